@@ -15,7 +15,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteType},
 };
 
-use super::links::{Link, list_links, list_uplinks, route_request};
+use super::links::{Link, list_links, list_uplinks, output_interface, route_request};
 use crate::net::route_socket::RouteSocket;
 
 /// How long a client stays known.
@@ -171,11 +171,7 @@ fn route_to(socket: &mut RouteSocket, address: IpAddr) -> Option<Way> {
         RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => Some(IpAddr::V6(*gateway)),
         _ => None,
     });
-    let interface = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    });
-    gateway.map(Way::Gateway).or(interface.map(Way::Direct))
+    gateway.map(Way::Gateway).or(output_interface(&route).map(Way::Direct))
 }
 
 /// The interfaces of this host.

@@ -133,15 +133,18 @@ pub(super) fn list_uplinks(socket: &mut RouteSocket) -> BTreeSet<u32> {
     // Without a route the kernel answers an error.
     let replies = PUBLIC_ADDRESSES.map(|address| socket.get(route_request(address)).ok().flatten());
     let interface = |message: &RouteNetlinkMessage| match message {
-        RouteNetlinkMessage::NewRoute(route) => {
-            route.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            })
-        }
+        RouteNetlinkMessage::NewRoute(route) => output_interface(route),
         _ => None,
     };
     replies.iter().flatten().filter_map(interface).collect()
+}
+
+/// The index of the interface out of which a route leads.
+pub(super) fn output_interface(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
 }
 
 /// The request for the route to an address.

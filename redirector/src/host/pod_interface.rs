@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
 };
 
 use crate::{
-    host::links::{Link, link, route_request},
+    host::links::{Link, link, output_interface, route_request},
     net::route_socket::RouteSocket,
 };
 
@@ -27,14 +27,10 @@ pub fn interface_towards(address: IpAddr) -> io::Result<Option<u32>> {
     else {
         return Ok(None);
     };
-    let mut output = None;
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => output = Some(*index),
-            RouteAttribute::Gateway(_) => return Ok(None),
-            _ => {}
-        }
+    if route.attributes.iter().any(|at| matches!(at, RouteAttribute::Gateway(_))) {
+        return Ok(None);
     }
+    let output = output_interface(&route);
     let Some(Link { index, kind, .. }) = output.and_then(|index| link(index).ok().flatten()) else {
         return Ok(None);
     };

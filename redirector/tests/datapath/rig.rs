@@ -94,13 +94,9 @@ impl Bed {
 
     /// Connects to the VIP, `rate` a second.
     pub(crate) fn load(&self, rate: u32, seconds: f64, banners: &[&str]) -> LoadProcess {
-        let expect_banner = banners.iter().map(|&banner| banner.to_owned()).collect();
         let target = SocketAddr::new(VIP.parse().unwrap(), PORT);
-        LoadProcess::start(
-            self.executor.sandbox(),
-            &LoadOptions { target, rate, seconds, expect_peer: None, expect_banner },
-        )
-        .unwrap()
+        let options = LoadOptions::greeted_by(banners, target, rate, seconds);
+        LoadProcess::start(self.executor.sandbox(), &options).unwrap()
     }
 
     /// `count` connects, a thousand a second.

@@ -79,13 +79,8 @@ pub(crate) fn meanwhile(field: &Field, guests: &[Loaded<'_>], act: impl FnOnce()
 /// Makes the line of shell that runs both loads side by side, for a rate.
 fn line(field: &Field, seconds: f64) -> impl Fn(u32) -> String {
     let lookups = field.lookups(RESOLVER_ADDRESS, 1, seconds);
-    let connects = LoadOptions {
-        target: (field.vip(INTERNAL_NAME), 8080).into(),
-        rate: 1,
-        seconds,
-        expect_peer: None,
-        expect_banner: vec!["lb1".to_owned(), "lb2".to_owned()],
-    };
+    let target = (field.vip(INTERNAL_NAME), 8080).into();
+    let connects = LoadOptions::greeted_by(&["lb1", "lb2"], target, 1, seconds);
     move |rate| {
         let mut lookups = lookups.clone();
         lookups.rate = rate;

@@ -129,13 +129,8 @@ impl Machine {
 
     /// Connects to the virtual address, a thousand times a second.
     pub(crate) fn load(&self, vip: &str, seconds: f64) -> LoadProcess {
-        let options = LoadOptions {
-            target: format!("{vip}:8080").parse().unwrap(),
-            rate: 1000,
-            seconds,
-            expect_peer: None,
-            expect_banner: vec!["lb1".into(), "lb2".into()],
-        };
+        let target = format!("{vip}:8080").parse().unwrap();
+        let options = LoadOptions::greeted_by(&["lb1", "lb2"], target, 1000, seconds);
         LoadProcess::start(self.executor.sandbox(), &options).unwrap()
     }
 }

@@ -191,13 +191,8 @@ fn an_executor_sustains_a_thousand_connects_a_second() {
     let rig = Rig::new().unwrap();
     let executor = rig.executor(ExecutorOptions::pod("one")).unwrap();
     let _balancer = rig.customer.load_balancer(1).unwrap();
-    let options = LoadOptions {
-        target: SocketAddr::from((LOAD_BALANCERS[0], 8080)),
-        rate: 1000,
-        seconds: 3.0,
-        expect_peer: None,
-        expect_banner: vec!["lb1".to_owned()],
-    };
+    let target = SocketAddr::from((LOAD_BALANCERS[0], 8080));
+    let options = LoadOptions::greeted_by(&["lb1"], target, 1000, 3.0);
     let report = LoadProcess::start(executor.sandbox(), &options).unwrap().report().unwrap();
     eprintln!("{report:?}");
     assert!(report.flawless(), "{report:?}");

@@ -61,13 +61,8 @@ fn connect(job: &Job, to: &str) {
 
 /// A thousand connects a second from the executor, in the background.
 fn load(job: &Job, seconds: f64) -> LoadProcess {
-    let options = LoadOptions {
-        target: format!("{}:8080", job.vip()).parse().unwrap(),
-        rate: 1000,
-        seconds,
-        expect_peer: None,
-        expect_banner: vec!["lb1".into(), "lb2".into()],
-    };
+    let target = format!("{}:8080", job.vip()).parse().unwrap();
+    let options = LoadOptions::greeted_by(&["lb1", "lb2"], target, 1000, seconds);
     LoadProcess::start(job.executor.sandbox(), &options).unwrap()
 }
 

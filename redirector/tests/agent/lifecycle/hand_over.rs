@@ -76,13 +76,9 @@ fn twenty_upgrades_lose_no_lookup_and_no_connect() {
     let mut job = Job::with_config(CONFIG);
     let vip = job.vip();
     for _ in 0..5 {
-        let connects = LoadOptions {
-            target: format!("{vip}:8080").parse().unwrap(),
-            rate: 200,
-            seconds: f64::from(SECONDS),
-            expect_peer: None,
-            expect_banner: vec!["lb1".into(), "lb2".into()],
-        };
+        let target = format!("{vip}:8080").parse().unwrap();
+        let seconds = f64::from(SECONDS);
+        let connects = LoadOptions::greeted_by(&["lb1", "lb2"], target, 200, seconds);
         let connects = LoadProcess::start(job.executor.sandbox(), &connects).unwrap();
         let lookups = lookups(&job.executor, SHIM);
         for _ in 0..UPGRADES {

@@ -45,13 +45,7 @@ fn is_refused(field: &Field, vip: Ipv4Addr, port: u16) -> Result<()> {
 }
 
 fn load(field: &Field, vip: Ipv4Addr, port: u16, banners: &[&str]) -> Result<LoadReport> {
-    let options = LoadOptions {
-        target: (vip, port).into(),
-        rate: 10,
-        seconds: 0.3,
-        expect_peer: None,
-        expect_banner: banners.iter().map(|&banner| banner.to_owned()).collect(),
-    };
+    let options = LoadOptions::greeted_by(banners, (vip, port).into(), 10, 0.3);
     LoadProcess::start(field.tenant.sandbox(), &options)?.report()
 }
 

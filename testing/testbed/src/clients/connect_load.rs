@@ -39,6 +39,14 @@ pub struct LoadOptions {
     pub expect_banner: Vec<String>,
 }
 
+impl LoadOptions {
+    /// Connects to the greeting servers with these banners, whatever their getpeername.
+    pub fn greeted_by(banners: &[&str], target: SocketAddr, rate: u32, seconds: f64) -> Self {
+        let expect_banner = banners.iter().map(|&banner| banner.to_owned()).collect();
+        Self { target, rate, seconds, expect_peer: None, expect_banner }
+    }
+}
+
 /// The result. Every attempt is in exactly one of `connected` and `failed`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadReport {
