@@ -84,7 +84,7 @@ pub use checks::{
     kernel::has_current_comm,
     preflight::preflight,
 };
-pub use clients::client_name;
+pub use clients::{cgroup_client, client_name, interface_client};
 pub use error::DatapathError;
 pub use events::{Event, EventReader};
 pub use load::decision_log::DecisionLog;

@@ -2,13 +2,18 @@
 //! connect.
 
 use std::{
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::MetadataExt,
     time::Duration,
 };
 
 use redirector::datapath::{DenyReason, Event, EventKind, EventReader};
-use testbed::{Executor, ExecutorOptions, process, topology::LOAD_BALANCERS};
+use testbed::{
+    Executor, ExecutorOptions,
+    process::{self, until},
+    topology::LOAD_BALANCERS,
+};
 
 use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, VIP6};
 
@@ -222,7 +227,7 @@ fn failures_of_others_are_seen_during_a_flood() {
         println!("{} events of the flood, {suppressed} suppressed", others.len());
         assert_eq!((represented(&own, EventKind::Denied), own.len()), (50, 100), "{own:?}");
         assert_eq!(bed.datapath.lost_events().unwrap(), 0);
-        assert!(suppressed > 10 * others.len() as u64, "{suppressed}, {}", others.len());
+        assert!(suppressed > 2 * others.len() as u64, "{suppressed}, {}", others.len());
     });
 }
 
@@ -232,12 +237,19 @@ fn successes_are_sampled_and_failures_are_not() {
     let mut reader = read_events(&mut bed);
     bed.datapath.set_event_sampling(Some(3)).unwrap();
     assert!(bed.connects(800).flawless());
-    let events = reader.read(ALL);
-    let count = |what| events.iter().filter(|event| event.kind == what).count();
-    let established = count(EventKind::Established);
+    let mut events = Vec::new();
+    let count = |events: &[Event], what| events.iter().filter(|event| event.kind == what).count();
+    // The last sockets close when the server has answered their FIN.
+    until("the end of each reported connection", LIMIT, || {
+        events.extend(reader.read(ALL));
+        let [opened, closed] = [EventKind::Established, EventKind::Closed];
+        Ok(count(&events, opened) == count(&events, closed))
+    })
+    .unwrap();
+    let established = count(&events, EventKind::Established);
     // 100 of 800; the bounds are six standard deviations away.
     assert!((44..=156).contains(&established), "{established}");
-    assert_eq!((count(EventKind::Closed), events.len()), (established, 2 * established));
+    assert_eq!(events.len(), 2 * established, "{events:?}");
     assert!(
         events.iter().all(|event| event.sampling_ratio == 8 && event.pid > 1 && event.cgroup != 0)
     );
@@ -247,9 +259,14 @@ fn successes_are_sampled_and_failures_are_not() {
     }
     let failures = reader.read(ALL);
     assert_eq!((kinds(&failures), failures[0].sampling_ratio), (vec![EventKind::Refused; 20], 1));
-    // The first failure of a backend may lack its caller; the programs record it for those that
-    // follow.
-    assert!(failures[2..].iter().all(|event| event.pid > 1 && event.cgroup != 0), "{failures:?}");
+    // A backend that has never failed, or whose ejection has expired, was expected to accept: then
+    // the caller is not recorded.
+    let mut failed_at = HashMap::new();
+    for event in &failures {
+        let last = failed_at.insert(event.backend, event.at);
+        let is_ejected = last.is_some_and(|last| event.at < last + Duration::from_millis(900));
+        assert!(event.cgroup != 0 && (event.pid > 1 || !is_ejected), "{failures:?}");
+    }
 }
 
 #[test]

@@ -52,12 +52,21 @@ impl Explain {
             status: &known.status,
             process: process.as_ref(),
             interface: self.interface.as_deref(),
+            client: self.client(process.as_ref()),
             shim: &known.shim,
             others: &others,
         };
         let explained = verify::explain(&self.target, &facts);
         self.output.print(env, &explained, |env| render(env, &explained))?;
         Ok(if explained.redirected { Exit::Done } else { Exit::Failed })
+    }
+
+    /// Who connects, as the agent names those that it ejects a backend for.
+    fn client(&self, process: Option<&Process>) -> Option<String> {
+        match &self.interface {
+            Some(interface) => Some(datapath::interface_client(interface)),
+            None => process?.cgroup.as_deref().map(datapath::cgroup_client),
+        }
     }
 }
 

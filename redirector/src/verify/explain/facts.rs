@@ -10,6 +10,8 @@ pub(crate) struct ExplainFacts<'a> {
     pub(crate) process: Option<&'a Process>,
     /// The interface whose guest connects.
     pub(crate) interface: Option<&'a str>,
+    /// Who connects, as ejections name it.
+    pub(crate) client: Option<String>,
     /// Where the shim listens.
     pub(crate) shim: &'a [SocketAddr],
     /// Programs of others on the hooks above the process, or above what is attached.

@@ -1,5 +1,6 @@
 //! What a connect would do, and why. Pure.
 
+mod backends;
 mod explainer;
 mod facts;
 mod hook;

@@ -1,6 +1,8 @@
+use std::net::SocketAddr;
+
 use super::*;
 use crate::{
-    control::api::{BackendState, Problem, ProblemCode, Status},
+    control::api::{BackendState, EjectionView, Problem, ProblemCode, Status},
     datapath::ForeignProgram,
 };
 
@@ -28,18 +30,23 @@ fn status() -> Status {
     .expect("a status")
 }
 
+fn facts<'a>(
+    status: &'a Status,
+    shim: &'a [SocketAddr],
+    others: &'a [ForeignProgram],
+) -> ExplainFacts<'a> {
+    ExplainFacts { status, process: None, interface: None, client: None, shim, others }
+}
+
 fn explain_to(status: &Status, target: &str, others: &[ForeignProgram]) -> Explained {
     let shim = ["169.254.20.53:53".parse().expect("an address")];
-    explain(
-        &target.parse().expect("a target"),
-        &ExplainFacts { status, process: None, interface: None, shim: &shim, others },
-    )
+    explain(&target.parse().expect("a target"), &facts(status, &shim, others))
 }
 
 fn explain_at(status: &Status, interface: &str) -> Explained {
     explain(
         &"x.a.internal".parse().expect("a target"),
-        &ExplainFacts { status, process: None, interface: Some(interface), shim: &[], others: &[] },
+        &ExplainFacts { interface: Some(interface), ..facts(status, &[], &[]) },
     )
 }
 
@@ -170,4 +177,32 @@ fn an_ejected_backend_of_several_prevents_nothing() {
         explain_to(&self::status(), "198.18.0.1", &[other]).findings[0].code.as_str(),
         "foreign_program"
     );
+}
+
+#[test]
+fn an_ejection_for_one_client_is_named_for_it_alone() {
+    let mut status = status();
+    let of = |client: &str| EjectionView {
+        port: 443,
+        client: Some(client.to_owned()),
+        failures: 3,
+        retry_in_ms: 900,
+    };
+    status.routes[0].backends[0].ejections = vec![of("the cgroup /kubepods/pod7")];
+    let explain_for = |client: Option<&str>| {
+        let target = "x.a.internal".parse().expect("a target");
+        let known = ExplainFacts { client: client.map(str::to_owned), ..facts(&status, &[], &[]) };
+        explain(&target, &known)
+    };
+    let [own, others, unknown] =
+        [Some("the cgroup /kubepods/pod7"), Some("the cgroup /kubepods/pod8"), None]
+            .map(explain_for);
+    assert_eq!((own.redirected, own.findings[0].code), (false, CauseCode::AllEjected));
+    assert!(own.findings[0].cause.contains("ejected for the cgroup /kubepods/pod7 after"));
+    assert_eq!((others.redirected, others.findings), (true, vec![]));
+    assert_eq!((unknown.redirected, unknown.findings[0].code), (true, CauseCode::BackendEjected));
+    assert!(unknown.findings[0].cause.contains("1 of 1 backends are ejected for the cgroup"));
+    let elsewhere =
+        explain(&"x.a.internal:8443".parse().expect("a target"), &facts(&status, &[], &[]));
+    assert_eq!(elsewhere.findings, [], "it is ejected at another port");
 }

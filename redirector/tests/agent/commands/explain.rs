@@ -1,9 +1,9 @@
 //! `redirector explain`: the path of a connect, and what would prevent it.
 
-use testbed::{ExecutorOptions, ResolvConf, topology::INTERNAL_NAME};
+use testbed::{ExecutorOptions, ResolvConf, process::until, topology::INTERNAL_NAME};
 
 use crate::{
-    rig::Job,
+    rig::{Job, LIMIT},
     stage::{CONFIG, ONLY_CGROUPS, Sleeper, ask, assert_cause},
 };
 
@@ -116,12 +116,18 @@ fn ejection_of_all_backends_is_named() {
     for balancer in &mut job.balancers {
         balancer.stop().unwrap();
     }
-    for _ in 0..8 {
-        let _ = job
-            .executor
-            .run(&format!("curl -s --max-time 2 https://{INTERNAL_NAME}/"), crate::rig::LIMIT)
-            .unwrap();
-    }
+    let sleeper = Sleeper::start(&job.executor, &[]);
+    let explained = |arguments: &[&str], words: &str| {
+        until(words, LIMIT, || {
+            let page = format!("curl -s --max-time 2 https://{INTERNAL_NAME}/");
+            let _ = job.executor.run(&page, LIMIT).unwrap();
+            Ok(job.cli(&[&["explain", INTERNAL_NAME], arguments].concat()).text().contains(words))
+        })
+        .unwrap();
+    };
+    explained(&["--pid", &sleeper.pid()], "all 2 backends are ejected");
+    // The prober finds the same within seconds.
+    explained(&[], "all 2 backends are ejected after");
     assert_cause(
         &job,
         &["explain", INTERNAL_NAME],
