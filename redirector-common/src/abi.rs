@@ -7,14 +7,19 @@ use crate::names;
 ///
 /// Every change of a type that a table holds needs a new version; the test
 /// `layout_is_pinned_to_the_version` in [`crate::names`] fails without one.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
 /// Tables whose layout or meaning changed after [`FIRST`], with the version of the latest change.
 /// An upgrade keeps using every pinned table, with its counters, that has not changed since the
 /// version that created it, and recreates the others. A table that is new since [`FIRST`] needs no
 /// entry.
-pub const CHANGED: &[(&str, u32)] =
-    &[(names::SHIM, 4), (names::RESOLVERS, 4), (names::DNS_STATS, 4), (names::HEALTH, 4)];
+pub const CHANGED: &[(&str, u32)] = &[
+    (names::SHIM, 4),
+    (names::RESOLVERS, 4),
+    (names::DNS_STATS, 4),
+    (names::HEALTH, 4),
+    (names::INTERFACE_FLOWS, 5),
+];
 
 /// The version since which tables that are not in [`CHANGED`] have been the same. An upgrade shares
 /// nothing with older versions.

@@ -126,7 +126,7 @@ fn name_cgroup(path: &Path, level: u32) -> anyhow::Result<NameCgroup> {
     let id = std::fs::metadata(path)
         .with_context(|| format!("failed to read {}", path.display()))?
         .ino();
-    Ok(NameCgroup { id, level })
+    Ok(NameCgroup { id, level: Some(level) })
 }
 
 fn targets(setup: &Setup) -> anyhow::Result<Vec<InterfaceTarget>> {

@@ -34,8 +34,10 @@ pub struct InterfaceFlows {
     pub window_ns: u64,
     /// New flows in that window, less those that were established since: a signed number.
     pub window_flows: i64,
+    /// New flows that were refused for want of room, here or in the tables of flows.
+    pub refused: u64,
 }
-table_type!(InterfaceFlows, 32);
+table_type!(InterfaceFlows, 40);
 
 impl InterfaceFlows {
     /// Established flows, of which the agent has removed `expired`.

@@ -125,6 +125,7 @@ extern "C" fn rd_table_full(skb: *mut __sk_buff) -> i32 {
         return NEXT;
     }
     count(|stats| &mut stats.flows_full);
+    tables::count_refused(tables::interface_flows(work));
     let Some(stats) = maps::route_stats(get!(flow.route)) else { return NEXT };
     maps::add(&mut stats.aborted, 1);
     let Some(stats) = maps::backend_stats(get!(flow.backend_id)) else { return NEXT };

@@ -148,10 +148,19 @@ fn zeros(work: *mut Work) -> *const u64 {
     // SAFETY: the field has eight words.
     unsafe {
         let zeros = (&raw mut (*work).header).cast::<u64>();
-        for at in 0..4 {
+        for at in 0..5 {
             core::ptr::write_volatile(zeros.add(at), 0);
         }
         zeros
+    }
+}
+
+/// Counts a new flow of the guest's interface that was refused for want of room.
+#[inline(always)]
+pub(crate) fn count_refused(flows: *mut InterfaceFlows) {
+    if !flows.is_null() {
+        // SAFETY: an element stays mapped while a program runs.
+        maps::add(unsafe { &mut (*flows).refused }, 1);
     }
 }
 

@@ -159,6 +159,7 @@ fn is_admitted(work: *mut Work, expired: u64) -> bool {
     let open = get!(flows.opened).wrapping_sub(get!(flows.closed)).wrapping_sub(expired);
     // A negative number is one that the agent's removals have outrun.
     if open as i64 >= MAX_INTERFACE_FLOWS as i64 {
+        tables::count_refused(flows);
         return false;
     }
     let now = maps::now_ns();
@@ -169,10 +170,14 @@ fn is_admitted(work: *mut Work, expired: u64) -> bool {
     }
     let count = get!(flows.window_flows) + 1;
     set!(flows.window_flows = count);
-    count <= MAX_WINDOW_FLOWS
+    if count > MAX_WINDOW_FLOWS {
+        tables::count_refused(flows);
+        return false;
+    }
+    true
 }
 
-/// Writes both entries of a flow to `work.choice`, for the SYN at `work.key`.
+/// Begins a flow to `work.choice`, for the SYN at `work.key`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rd_begin(skb: *mut __sk_buff, tries: u32) -> i32 {
@@ -196,10 +201,20 @@ extern "C" fn rd_begin(skb: *mut __sk_buff, tries: u32) -> i32 {
     );
     set!(work.entry.flow.backend_established = established);
     set!(work.entry.syn.tries = tries);
-    if !claim_port(work) {
+    if !write_entries(skb, work) {
         count(|stats| &mut stats.flows_full);
+        tables::count_refused(tables::interface_flows(work));
         flow_events::rd_flow_denied(EventKind::Denied as u32, DenyReason::NoMemory as u32);
         return reset::rd_reset(skb);
+    }
+    rd_count_start()
+}
+
+/// Writes both entries of a flow; false if there is no room for them.
+#[inline(always)]
+fn write_entries(skb: *mut __sk_buff, work: *mut Work) -> bool {
+    if !claim_port(work) {
+        return false;
     }
     rd_first_syn(skb);
     copy_address!(work.entry.flow.peer = work.choice.address);
@@ -207,11 +222,7 @@ extern "C" fn rd_begin(skb: *mut __sk_buff, tries: u32) -> i32 {
     set!(work.entry.flow.guest_port = get!(work.other.guest_port));
     // SAFETY: key and entry are whole.
     let (key, entry) = unsafe { (&raw const (*work).key, &raw const (*work).entry) };
-    if !tables::put_brief(key, entry) {
-        count(|stats| &mut stats.flows_full);
-        return reset::rd_reset(skb);
-    }
-    rd_count_start()
+    tables::put_brief(key, entry)
 }
 
 /// Writes the reverse entry, under the guest's own port or another one.

@@ -32,6 +32,7 @@ use crate::{
         },
         maps::{
             agent_maps::AgentMaps,
+            flow_counts::{self, FlowCounts},
             flow_expiry::FlowExpiry,
             health_words::RouteBackend,
             name_cgroups::NameCgroup,
@@ -312,6 +313,16 @@ impl Datapath {
     /// The interfaces that this agent attached to.
     pub fn interface_attachments(&self) -> Vec<InterfaceAttachment> {
         self.interfaces.attachments()
+    }
+
+    /// The flows of guests, by the index of their interface; interfaces without one so far are left
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to open or read a map.
+    pub fn flow_counts(&self) -> Result<BTreeMap<u32, FlowCounts>, DatapathError> {
+        flow_counts::read(self.links.versions().ours)
     }
 
     /// Checks whether our programs still run first on their hooks, on up to `limit` interfaces,

@@ -32,6 +32,7 @@
 //! | `maps/writer` | writing plans: first the block, then the entry that points to it |
 //! | `maps/counters` | the counters of routes and backends |
 //! | `maps/agent_maps` | the maps that the agent writes: claiming them, reading them back |
+//! | `maps/flow_counts` | how many flows each guest's interface has |
 //! | `maps/name_maps` | the tables of names that are answered by packet |
 //! | `maps/published_names` | those names, as the agent knows them |
 //! | `maps/name_cgroups` | the cgroups that get these answers on the host's own network |
@@ -66,8 +67,8 @@ mod sys;
 
 pub use attach::{
     cgroups::{
-        Cgroup, PodFilter, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside, name_cgroups,
-        pod_parents, preset_cgroups, watched_dirs,
+        Cgroup, PodFilter, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside, is_confined,
+        name_cgroups, pod_parents, preset_cgroups, watched_dirs,
     },
     globs::subfolders,
     interfaces::target::{
@@ -90,6 +91,7 @@ pub use events::{Event, EventReader};
 pub use load::decision_log::DecisionLog;
 pub use loaded::{Datapath, Preloaded};
 pub use maps::{
+    flow_counts::FlowCounts,
     health_words::RouteBackend,
     name_cgroups::{MAX_CGROUP_LEVEL, NameCgroup},
     published_names::{NameChange, PublishedName},

@@ -89,6 +89,16 @@ pub const METRICS: &[Metric] = &[
         "What other processes had removed (programs, pins, the guard, files) and the agent \
             restored, since it started",
     ),
+    gauge(
+        "redirector_guest_flows",
+        &["interface", "state"],
+        "Connections of guests by interface and state: open, half_open (no answer to the SYN yet)",
+    ),
+    counter(
+        "redirector_guest_flows_refused",
+        &["interface"],
+        "Connects of guests refused for want of room, since their interface was attached to",
+    ),
     gauge("redirector_pool_addresses", &[], "Virtual addresses that can be leased"),
     gauge("redirector_pool_addresses_leased", &[], "Virtual addresses that are leased"),
     gauge(

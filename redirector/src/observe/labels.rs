@@ -14,6 +14,7 @@ pub(super) type Label = (&'static str, LabelValue);
 pub(super) enum Labels {
     None,
     One([Label; 1]),
+    Two([Label; 2]),
 }
 
 impl Labels {
@@ -25,6 +26,7 @@ impl Labels {
         match self {
             Self::None => &[],
             Self::One(labels) => labels,
+            Self::Two(labels) => labels,
         }
     }
 }

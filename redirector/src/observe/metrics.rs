@@ -26,7 +26,7 @@ use super::{
     catalog::{Kind, METRICS, Metric},
     labels::{LabelValue, Labels},
     process, route_metrics,
-    snapshot::{RouteSamples, Snapshot},
+    snapshot::{GuestSample, RouteSamples, Snapshot},
 };
 use crate::dns::{DnsCounters, HistogramSnapshot, UpstreamHealth};
 
@@ -172,6 +172,7 @@ impl Samples {
             self.add_labelled("redirector_packets", ("event", event), *number as f64);
         }
         self.add("redirector_restored", snapshot.restored as f64);
+        self.add_guests(snapshot.guests.as_slice());
         self.add("redirector_pool_addresses", snapshot.pool.addresses as f64);
         self.add("redirector_pool_addresses_leased", snapshot.pool.leased as f64);
         self.add("redirector_heartbeat_age_seconds", snapshot.heartbeat_age);
@@ -184,6 +185,24 @@ impl Samples {
         self.add("redirector_events_lost", snapshot.events.lost as f64);
         self.add("redirector_events_suppressed", snapshot.events.suppressed as f64);
         self.add("redirector_events_sampling_ratio", snapshot.events.sampling_ratio.into());
+    }
+
+    fn add_guests(&mut self, guests: &[GuestSample]) {
+        for guest in guests {
+            let name = LabelValue::from(guest.name.clone());
+            for (state, number) in [("open", guest.open), ("half_open", guest.half_open)] {
+                let labels = [("interface", name.clone()), ("state", state.into())];
+                self.0
+                    .entry("redirector_guest_flows")
+                    .or_default()
+                    .push((Labels::Two(labels), Value::Number(number as f64)));
+            }
+            self.add_labelled(
+                "redirector_guest_flows_refused",
+                ("interface", name),
+                guest.refused as f64,
+            );
+        }
     }
 
     fn add_dns(&mut self, snapshot: &Snapshot) {

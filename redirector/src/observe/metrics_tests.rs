@@ -4,7 +4,10 @@ use super::*;
 use crate::{
     control::api::{Counters, ProblemCode},
     dns::QueryStatsSnapshot,
-    observe::snapshot::{EjectionSample, EventSamples, MAX_LABELLED, PoolSample, RouteSample},
+    observe::snapshot::{
+        EjectionSample, EventSamples, GuestSample, GuestSamples, MAX_INTERFACES, MAX_LABELLED,
+        OTHER_INTERFACES, PoolSample, RouteSample,
+    },
 };
 
 fn route(source: &str, started: u64) -> RouteSample {
@@ -35,6 +38,14 @@ fn route(source: &str, started: u64) -> RouteSample {
     }
 }
 
+fn guests(number: usize) -> GuestSamples {
+    let mut samples = GuestSamples::default();
+    (0..number).for_each(|n| {
+        samples.push(GuestSample { name: format!("vm{n}"), open: 3, half_open: 2, refused: 1 });
+    });
+    samples
+}
+
 fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
     let map = |names: &[&str]| names.iter().map(|&name| (name.to_owned(), 7)).collect();
     let mut samples = RouteSamples::default();
@@ -53,6 +64,7 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
         changes: map(&["added"]),
         packets: map(&["names_answered"]),
         interfaces: [("guests", 3)].into(),
+        guests: guests(1),
         pool: PoolSample { addresses: 65534, leased: 2 },
         ..Snapshot::default()
     }
@@ -130,6 +142,9 @@ fn the_page_has_the_numbers_of_the_snapshot() {
         "redirector_route_dns_answers_total{source=\"a.internal\",by=\"packet\"} 4.0",
         "redirector_interfaces{state=\"guests\"} 3.0",
         "redirector_packets_total{event=\"names_answered\"} 7.0",
+        "redirector_guest_flows{interface=\"vm0\",state=\"open\"} 3.0",
+        "redirector_guest_flows{interface=\"vm0\",state=\"half_open\"} 2.0",
+        "redirector_guest_flows_refused_total{interface=\"vm0\"} 1.0",
         "redirector_dns_questions_total{type=\"AAAA\"} 3.0",
         "redirector_dns_upstream_answers_total{code=\"NXDOMAIN\"} 2.0",
         "redirector_dns_upstream_up{upstream=\"192.0.2.53:53\"} 0.0",
@@ -148,6 +163,16 @@ fn the_page_has_the_numbers_of_the_snapshot() {
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }
+}
+
+#[test]
+fn interfaces_beyond_the_limit_share_one_label() {
+    let page = page(Snapshot { guests: guests(MAX_INTERFACES + 3), ..snapshot(vec![]) });
+    let flows = page.lines().filter(|line| line.starts_with("redirector_guest_flows_refused"));
+    let flows: Vec<_> = flows.collect();
+    assert_eq!(flows.len(), MAX_INTERFACES + 1);
+    let others = format!("{{interface=\"{OTHER_INTERFACES}\"}} 3.0");
+    assert!(flows.last().is_some_and(|line| line.ends_with(&others)), "{page}");
 }
 
 #[test]

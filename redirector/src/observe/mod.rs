@@ -23,5 +23,6 @@ pub use admin::{Admin, Health};
 pub use catalog::{Kind, METRICS, Metric};
 pub use metrics::{Metrics, SnapshotRequests};
 pub use snapshot::{
-    ConfigSample, EjectionSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot,
+    ConfigSample, EjectionSample, EventSamples, GuestSample, GuestSamples, PoolSample, RouteSample,
+    RouteSamples, Snapshot,
 };

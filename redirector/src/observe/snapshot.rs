@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub interfaces: BTreeMap<&'static str, u64>,
     /// What other processes had removed and was restored.
     pub restored: u64,
+    /// The flows of guests by interface.
+    pub guests: GuestSamples,
     /// Sources that DNS answers.
     pub names: u64,
     /// Cgroups that the programs are attached to.
@@ -83,6 +85,51 @@ pub struct EventSamples {
     pub suppressed: u64,
     /// The sampling ratio of successes.
     pub sampling_ratio: u32,
+}
+
+/// Interfaces of guests with a label of their own, those with the lowest indices; the sum of all
+/// others is labelled [`OTHER_INTERFACES`].
+pub(super) const MAX_INTERFACES: usize = 250;
+/// The label of the interfaces beyond [`MAX_INTERFACES`]. No interface's name contains a blank.
+pub(super) const OTHER_INTERFACES: &str = "other interfaces";
+
+/// The flows of the first 250 interfaces of guests by index, and the sum of all others.
+#[derive(Clone, Debug, Default)]
+pub struct GuestSamples(Vec<GuestSample>);
+
+impl GuestSamples {
+    /// Adds the next interface, in the order of indices.
+    pub fn push(&mut self, guest: GuestSample) {
+        match self.0.len() {
+            ..MAX_INTERFACES => self.0.push(guest),
+            MAX_INTERFACES => {
+                self.0.push(GuestSample { name: OTHER_INTERFACES.to_owned(), ..guest });
+            }
+            _ => {
+                let others = &mut self.0[MAX_INTERFACES];
+                others.open += guest.open;
+                others.half_open += guest.half_open;
+                others.refused += guest.refused;
+            }
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[GuestSample] {
+        &self.0
+    }
+}
+
+/// The flows of a guest's interface.
+#[derive(Clone, Debug, Default)]
+pub struct GuestSample {
+    /// Its name.
+    pub name: String,
+    /// Established flows.
+    pub open: u64,
+    /// Flows whose SYN has no answer yet.
+    pub half_open: u64,
+    /// New flows refused for want of room.
+    pub refused: u64,
 }
 
 /// Routes with a label of their own, those with the lowest virtual addresses; the sum of all others

@@ -46,6 +46,22 @@ impl Job {
         Self::prepared(config, |_| {})
     }
 
+    /// With the log of what the agent writes to the kernel.
+    pub(crate) fn with_debug_log(config: &str) -> Self {
+        Self::launched(|_| AgentOptions {
+            arguments: vec!["--log-level=debug".to_owned()],
+            ..AgentOptions::with_config(binary(), config)
+        })
+    }
+
+    /// With an agent that is started in another way.
+    pub(crate) fn launched(options: impl FnOnce(&Rig) -> AgentOptions) -> Self {
+        let rig = Rig::new().unwrap();
+        let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
+        let options = options(&rig);
+        Self::on(rig, executor, options)
+    }
+
     /// With a step on the rig before the agent starts.
     pub(crate) fn prepared(config: &str, prepare: impl FnOnce(&Rig)) -> Self {
         let rig = Rig::new().unwrap();

@@ -98,7 +98,7 @@ fn a_pod_is_answered_over_ipv6_and_with_its_tag() {
 fn name_cgroup(path: &Path) -> NameCgroup {
     let below = path.strip_prefix(cgroup2_mount().unwrap()).unwrap();
     let level = u32::try_from(below.components().count()).unwrap();
-    NameCgroup { id: fs::metadata(path).unwrap().ino(), level }
+    NameCgroup { id: fs::metadata(path).unwrap().ino(), level: Some(level) }
 }
 
 #[test]
@@ -136,6 +136,11 @@ fn sockets_of_attached_cgroups_on_the_node_are_answered() {
     assert_eq!(ask(outside, &question), resolver_says);
     assert_eq!(ask(inside, &format!("{question} mark=53")), resolver_says);
     assert_eq!(resolver.times_asked(SOURCE), asked + 2);
+    // As an agent does whose cgroup namespace hides the level.
+    let levelled = name_cgroup(inside.cgroup().parent().unwrap());
+    bed.datapath.set_name_cgroups(&[NameCgroup { level: None, ..levelled }]).unwrap();
+    assert_eq!(ask(inside, &question), format!("0 198.18.0.7 {RESOLVER_ADDRESS}"));
+    assert_eq!(ask(outside, &question), resolver_says);
     bed.datapath.set_name_cgroups(&[]).unwrap();
     assert_eq!(ask(inside, &question), resolver_says);
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::{HashMap, Map, MapData};
 use redirector::{
-    datapath::{Event, EventReader, InterfaceRole},
+    datapath::{self, Event, EventReader, FlowCounts, InterfaceRole},
     plan::{Change, PlannedRoute},
     route::OnNoBackend,
 };
@@ -114,6 +114,19 @@ impl FlowField {
 
     pub(crate) fn stats(&self) -> PacketStats {
         self.bed.datapath.packet_stats().unwrap()
+    }
+
+    /// The number of interfaces with flows and the flows of ours, which an agent and a command
+    /// without one see alike.
+    pub(crate) fn flow_counts(&self) -> (usize, FlowCounts) {
+        let read = || {
+            let counts = self.bed.datapath.flow_counts().unwrap();
+            let pinned = datapath::inspect(&settings().bpffs).unwrap().unwrap();
+            assert_eq!(pinned.flows, counts);
+            counts
+        };
+        let counts = self.bed.rig.node.sandbox().namespaces().run(read).unwrap();
+        (counts.len(), counts.get(&LO).copied().unwrap_or_default())
     }
 
     /// The established flows.

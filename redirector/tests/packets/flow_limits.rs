@@ -1,9 +1,10 @@
 //! Tables that are full, or wiped: new connections are refused, and old ones continue or end.
 
+use redirector::datapath::FlowCounts;
 use redirector_common::{
     names,
     packet::{
-        flow::{FLOW_ENTRIES, Flow, FlowKey, MAX_INTERFACE_FLOWS, MAX_WINDOW_FLOWS},
+        flow::{BriefFlow, FLOW_ENTRIES, Flow, FlowKey, MAX_INTERFACE_FLOWS, MAX_WINDOW_FLOWS},
         interface::InterfaceFlows,
     },
 };
@@ -45,6 +46,7 @@ fn an_interface_has_a_limit_of_flows() {
     let (verdict, reset) = field.guest_sends(&another_syn(41_000));
     assert_eq!((verdict, reset.flags), (REDIRECT, RST | ACK));
     assert_eq!(field.stats().interface_over_limit, 1);
+    assert_eq!(flows.get(&LO, 0).unwrap().refused, 1);
     assert_eq!(kinds(&reader.read(usize::MAX)), ["Established", "Denied: too many flows"]);
     assert_lives(&field, &sent);
     // Room for one.
@@ -67,6 +69,7 @@ fn syns_without_an_answer_have_a_limit() {
     });
     assert!(refused, "{:?}", flows.get(&LO, 0));
     assert_eq!(field.stats().interface_over_limit, 1);
+    assert_eq!(flows.get(&LO, 0).unwrap().refused, 1);
     assert_lives(&field, &sent);
 }
 
@@ -85,6 +88,7 @@ fn a_full_table_refuses_new_flows_only() {
     assert_eq!((verdict, reset.flags, reset.source), (NEXT, RST | ACK, vip(ROUTE)));
     assert_eq!(reset.acknowledgment, GUEST_START + 1);
     assert_eq!(field.stats().flows_full, 1);
+    assert_eq!(field.flow_counts().1.refused, 1);
     assert_eq!(kinds(&reader.read(usize::MAX)), ["Established", "Denied: no memory"]);
     let counters = field.bed.datapath.route_counters(ROUTE).unwrap();
     assert_eq!((counters.started, counters.established, counters.aborted), (2, 1, 1));
@@ -96,6 +100,32 @@ fn a_full_table_refuses_new_flows_only() {
     table.remove(&other(1)).unwrap();
     field.establish(socket("10.61.1.2:41002"), vip(ROUTE));
     assert_lives(&field, &sent);
+}
+
+#[test]
+fn flows_are_counted_by_interface() {
+    let field = FlowField::new(&BACKENDS[..1]);
+    assert_eq!(field.flow_counts(), (0, FlowCounts::default()));
+    let sent = field.establish(guest(), vip(ROUTE));
+    field.establish(socket("10.61.1.2:41002"), vip(ROUTE));
+    field.redirect(&another_syn(41_000));
+    field.redirect(&another_syn(41_001));
+    let counts = FlowCounts { open: 2, half_open: 2, refused: 0 };
+    assert_eq!(field.flow_counts(), (1, counts));
+    // A guest that has given up long ago is not about to connect.
+    let mut brief = field.bed.lru_hash::<FlowKey, BriefFlow>(names::BRIEF_FLOWS);
+    let is_given_up =
+        |key: &FlowKey| (key.direction, key.guest_port.get()) == (FlowKey::FORWARD, 41_000);
+    let given_up = brief.keys().map(Result::unwrap).find(is_given_up).unwrap();
+    let mut entry = brief.get(&given_up, 0).unwrap();
+    entry.flow.started_ns -= 64_000_000_000;
+    brief.insert(given_up, entry, 0).unwrap();
+    assert_eq!(field.flow_counts().1, FlowCounts { half_open: 1, ..counts });
+    // The backend ends one, and refuses the other.
+    assert_eq!(field.backend_sends(&answer(&sent, RST | ACK)).0, NEXT);
+    let refused = field.redirect(&another_syn(41_003));
+    field.backend_sends(&answer(&refused, RST | ACK));
+    assert_eq!(field.flow_counts().1, FlowCounts { open: 1, half_open: 1, refused: 0 });
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(crate) struct AttachManager {
     /// Why the cgroups are unknown, or nothing could be changed.
     error: Option<String>,
     watch: CgroupWatch,
+    /// Whether a cgroup namespace hides the cgroups beside ours: a process never leaves it.
+    is_confined: bool,
     /// The IDs of cgroups that existed at the last scan and are attached.
     attached_ids: Vec<u64>,
     /// Whether some existing cgroups have not been tried yet.
@@ -60,6 +62,7 @@ impl AttachManager {
             pending: Vec::new(),
             error: None,
             watch: CgroupWatch::new(),
+            is_confined: datapath::is_confined(),
             attached_ids: Vec::new(),
             unfinished: false,
             max_per_step: usize::MAX,
@@ -85,6 +88,11 @@ impl AttachManager {
     /// Whether some existing cgroups have not been tried yet.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished
+    }
+
+    /// Whether a cgroup namespace hides the cgroups beside the agent's own.
+    pub(crate) fn is_confined(&self) -> bool {
+        self.is_confined
     }
 
     /// Returns when cgroups have come or gone.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     agent::state::{
@@ -284,10 +284,13 @@ impl Reconciler {
         if changes.is_empty() {
             return;
         }
-        if let Err(error) = self.datapath.publish_names(changes) {
-            let error = error_chain(&error);
-            warn!("the kernel rejected a change of the names that it answers: {error}");
-            self.names_error.get_or_insert(error);
+        match self.datapath.publish_names(changes) {
+            Ok(()) => debug!(?changes, "wrote names"),
+            Err(error) => {
+                let error = error_chain(&error);
+                warn!("the kernel rejected a change of the names that it answers: {error}");
+                self.names_error.get_or_insert(error);
+            }
         }
     }
 
@@ -360,6 +363,9 @@ impl Reconciler {
 
     fn apply(&mut self, changes: &[plan::Change]) -> Result<(), DatapathError> {
         let applied = self.datapath.apply(changes);
+        if applied.is_ok() && !changes.is_empty() {
+            debug!(?changes, "wrote routes");
+        }
         let follower = &self.follower;
         self.held.retain_replaced(|source| {
             !follower.resolved(source).is_some_and(|resolved| desired_state::is_known(&resolved))

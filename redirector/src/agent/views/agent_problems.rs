@@ -5,29 +5,30 @@ use crate::{
         attach::manager::{AttachManager, PendingCgroup},
         interception::Interception,
         state::{agent_state::AgentState, config_state::ConfigState, healing::Healing},
-        views::{packet_problems, packet_view},
+        views::packet_problems,
     },
     control::{
-        api::{InterceptWay, Problem, ProblemCode},
+        api::{InterceptWay, PacketInfo, Problem, ProblemCode},
         count,
     },
     dns::{Publisher, UpstreamHealth},
     route::import::old_wildcards_warning,
 };
 
-/// Problems of the agent or the datapath as a whole.
-pub(crate) fn of_agent(state: &AgentState) -> Vec<Problem> {
+/// Problems of the agent or the datapath as a whole, whose packet part is `packet`.
+pub(crate) fn of_agent(state: &AgentState, packet: &PacketInfo) -> Vec<Problem> {
     let publisher = state.reconciler.publisher();
     let mut problems: Vec<_> = state.reconciler.kernel_error().map(kernel).into_iter().collect();
     problems.extend(attachments(&state.attachments));
     problems.extend(healing(state.healing()));
     problems.extend(state.no_resets().map(no_resets));
+    problems.extend(state.attachments.is_confined().then(confined));
     problems.extend(state.config.error().map(config_error));
     problems.extend(state.storage_error().map(unwritable));
     problems.extend(publisher.into_iter().flat_map(upstreams));
     problems.extend(publisher.and_then(refused_clients));
     problems.extend(interception(&state.interception));
-    problems.extend(packet_problems::of_packets(&packet_view::packet(state), state.pressure()));
+    problems.extend(packet_problems::of_packets(packet, state.pressure()));
     problems.extend(old_wildcards(&state.config));
     problems.extend(restart_needed(&state.config));
     problems.extend(
@@ -113,6 +114,15 @@ fn no_resets(cause: &str) -> Problem {
     Problem::new(ProblemCode::GuardWithoutResets, message)
         .with_remedy("load the modules nf_tables and nft_reject_ipv4, and restart the agent")
         .without_degrading()
+}
+
+fn confined() -> Problem {
+    let message = "the agent's cgroup namespace hides all cgroups but its own, so no executor \
+        beside it can be attached to";
+    Problem::new(ProblemCode::CgroupsHidden, message.to_owned()).with_remedy(
+        "run the agent in the host's cgroup namespace, or mount the host's /sys/fs/cgroup into its \
+            container",
+    )
 }
 
 /// The first reasons why cgroups are pending, and how many there are besides.

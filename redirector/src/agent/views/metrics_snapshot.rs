@@ -9,11 +9,12 @@ use crate::{
         state::{agent_state::AgentState, reconciler::Reconciler},
         views::{agent_problems, packet_view, route_problems, route_view},
     },
-    control::api::{InterfaceInfo, Problem, ProblemCode, ServedBy},
+    control::api::{FlowsInfo, InterfaceInfo, Problem, ProblemCode, ServedBy},
     datapath::{BackendStatus, Ejection, RouteStatus, client_name},
     dns::HistogramSnapshot,
     observe::{
-        ConfigSample, EjectionSample, EventSamples, PoolSample, RouteSample, RouteSamples, Snapshot,
+        ConfigSample, EjectionSample, EventSamples, GuestSample, GuestSamples, PoolSample,
+        RouteSample, RouteSamples, Snapshot,
     },
     route::EffectiveRoute,
 };
@@ -25,12 +26,12 @@ const BATCH: usize = 4096;
 pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
     let (reconciler, config) = (&state.reconciler, &state.config);
     let mut totals = Totals::default();
-    totals.add_problems(agent_problems::of_agent(state));
+    let packet = packet_view::packet(state);
+    totals.add_problems(agent_problems::of_agent(state, &packet));
     totals.add_routes(reconciler);
     let publisher = reconciler.publisher();
     let events = state.events.info(&reconciler.datapath);
     let interception = reconciler.datapath.interception().unwrap_or_default();
-    let packet = packet_view::packet(state);
     let intercepted: u64 = interception.resolvers.iter().map(|at| at.intercepted).sum();
     Snapshot {
         errors: totals.errors,
@@ -51,6 +52,7 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         intercepted,
         bypassed: interception.heartbeat_stale,
         interfaces: interfaces(&packet.interfaces),
+        guests: guests(&packet.interfaces),
         packets: packet.counters,
         restored: state.healing().count(),
         names: reconciler.published_count() as u64,
@@ -83,6 +85,19 @@ fn interfaces(interfaces: &[InterfaceInfo]) -> BTreeMap<&'static str, u64> {
         *states.entry(state).or_default() += 1;
     }
     states
+}
+
+/// The flows of interfaces with guests, those that were attached to first with a label of their
+/// own.
+fn guests(interfaces: &[InterfaceInfo]) -> GuestSamples {
+    let mut samples = GuestSamples::default();
+    for at in interfaces {
+        if let Some(FlowsInfo { open, half_open, refused, .. }) = at.flows {
+            let name = at.name.clone().unwrap_or_else(|| at.index.to_string());
+            samples.push(GuestSample { name, open, half_open, refused });
+        }
+    }
+    samples
 }
 
 /// What is summed up over routes.

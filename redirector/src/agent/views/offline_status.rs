@@ -12,7 +12,8 @@ use crate::{
     agent::{
         interception,
         process::version_record,
-        views::{datapath_view, packet_view, route_view, uncovered},
+        state::packet_pressure::Pressure,
+        views::{datapath_view, packet_problems, packet_view, route_view, uncovered},
     },
     control::api::{self, InterceptWay, Problem, ProblemCode},
     datapath::{self, DatapathError, PinnedStatus},
@@ -32,11 +33,15 @@ pub fn pinned_status(
 ) -> Result<Option<api::Status>, DatapathError> {
     let Some(pinned) = datapath::inspect(bpffs)? else { return Ok(None) };
     let names = state::leased(state_dir);
+    let datapath = datapath_info(&pinned, bpffs, state_dir);
+    let mut problems = vec![silence];
+    problems.extend(packet_problems::of_packets(&datapath.packet, Pressure::default()));
     let status = api::Status {
+        problems,
         dns: Some(dns(&pinned)),
         routes: routes(&pinned, &names),
-        datapath: Some(datapath_info(&pinned, bpffs, state_dir)),
-        ..degraded(silence)
+        datapath: Some(datapath),
+        ..without_agent()
     };
     Ok(Some(status.concluded()))
 }
@@ -74,11 +79,15 @@ pub fn agent_silent(error: &dyn std::error::Error, pid: Option<u32>) -> Problem 
 
 /// A status with one problem and nothing else.
 fn degraded(problem: Problem) -> api::Status {
+    api::Status { problems: vec![problem], ..without_agent() }
+}
+
+fn without_agent() -> api::Status {
     api::Status {
         version: api::VERSION,
         state: api::State::Degraded,
         summary: String::new(),
-        problems: vec![problem],
+        problems: Vec::new(),
         agent: None,
         config: None,
         dns: None,

@@ -3,7 +3,7 @@
 use crate::{
     agent::state::packet_pressure::Pressure,
     control::{
-        api::{InterfaceInfo, PacketInfo, Problem, ProblemCode, ServedBy},
+        api::{FlowsInfo, InterfaceInfo, PacketInfo, Problem, ProblemCode, ServedBy},
         count,
     },
 };
@@ -19,7 +19,8 @@ pub(crate) fn of_packets(packet: &PacketInfo, pressure: Pressure) -> Vec<Problem
     let mut problems: Vec<_> = failed.chain(preceded).collect();
     problems.extend(bypassed(interfaces));
     problems.extend(pressure.flows_full.then(flows_full));
-    problems.extend(pressure.interface_over_limit.then(interface_over_limit));
+    problems.extend(interfaces.iter().filter_map(near_limit));
+    problems.extend(pressure.interface_over_limit.then(|| interface_over_limit(interfaces)));
     problems
 }
 
@@ -74,14 +75,43 @@ fn bypassed(interfaces: &[InterfaceInfo]) -> Option<Problem> {
 fn flows_full() -> Problem {
     let message = "the table of guests' flows is full: new connects of guests are refused";
     Problem::new(ProblemCode::FlowsFull, message.to_owned()).with_remedy(
-        "established connections are not affected; find the guest with most flows in \
-            `redirector status -o json`, or spread guests over more nodes",
+        "established connections are not affected; `redirector status` names the interfaces with \
+            most flows; spread guests over more nodes",
     )
 }
 
-fn interface_over_limit() -> Problem {
-    let message = "a guest's interface has too many flows: its new connects are refused";
-    let problem = Problem::new(ProblemCode::InterfaceOverLimit, message.to_owned());
+/// The interface has nine tenths of the flows that it may have.
+fn near_limit(interface: &InterfaceInfo) -> Option<Problem> {
+    let FlowsInfo { open, limit, .. } = interface.flows?;
+    let is_near = limit > 0 && open * 10 >= limit * 9;
+    is_near.then(|| {
+        let message = format!(
+            "the guest of interface {} has {open} connections open: from {limit} on new ones are \
+                refused",
+            name(interface)
+        );
+        Problem::new(ProblemCode::InterfaceNearLimit, message)
+            .with_remedy(
+                "let it reuse or close connections, or run fewer workloads behind one interface; \
+                    other guests are not affected",
+            )
+            .without_degrading()
+    })
+}
+
+fn interface_over_limit(interfaces: &[InterfaceInfo]) -> Problem {
+    let mut refusing: Vec<_> =
+        interfaces.iter().filter(|at| at.flows.is_some_and(|flows| flows.refused > 0)).collect();
+    refusing.sort_by_key(|at| std::cmp::Reverse(at.flows.map(|flows| flows.refused)));
+    const SHOWN: usize = 3;
+    let names: Vec<_> = refusing.iter().take(SHOWN).map(|at| name(at)).collect();
+    let most = match names.as_slice() {
+        [] => String::new(),
+        names => format!(" (most refusals so far: {})", names.join(", ")),
+    };
+    let message =
+        format!("a guest's interface has too many flows: its new connects are refused{most}");
+    let problem = Problem::new(ProblemCode::InterfaceOverLimit, message);
     problem.with_remedy("other guests are not affected; see what this one does").without_degrading()
 }
 
@@ -102,12 +132,38 @@ mod tests {
             programs: Vec::new(),
             reattached: 0,
             preceded_by: Vec::new(),
+            flows: None,
         }
+    }
+
+    fn with_flows(name: &str, open: u64, refused: u64) -> InterfaceInfo {
+        let flows = FlowsInfo { open, half_open: 0, refused, limit: 16384 };
+        InterfaceInfo { flows: Some(flows), ..interface(name) }
     }
 
     fn found(packet: &PacketInfo, pressure: Pressure) -> Vec<(ProblemCode, bool)> {
         let problems = of_packets(packet, pressure);
         problems.iter().map(|problem| (problem.code, problem.degrades)).collect()
+    }
+
+    #[test]
+    fn an_interface_that_is_nearly_full_is_named() {
+        let interfaces = vec![with_flows("a", 14_745, 0), with_flows("vm7", 14_746, 0)];
+        let packet = PacketInfo { interfaces, ..PacketInfo::default() };
+        let problems = of_packets(&packet, Pressure::default());
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!((problem.code, problem.degrades), (ProblemCode::InterfaceNearLimit, false));
+        assert!(problem.message.contains("vm7 has 14746"), "{}", problem.message);
+    }
+
+    #[test]
+    fn the_interfaces_that_refuse_most_are_named() {
+        let interfaces = vec![with_flows("a", 0, 1), interface("b"), with_flows("c", 0, 9)];
+        let packet = PacketInfo { interfaces, ..PacketInfo::default() };
+        let pressure = Pressure { interface_over_limit: true, ..Pressure::default() };
+        let problems = of_packets(&packet, pressure);
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert!(problem.message.ends_with("(most refusals so far: c, a)"), "{}", problem.message);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::{
 /// Everything that an operator asks first.
 pub(crate) fn status(state: &AgentState) -> api::Status {
     let routes = route_view::all(&state.reconciler);
-    let mut problems = agent_problems::of_agent(state);
+    let packet = packet_view::packet(state);
+    let mut problems = agent_problems::of_agent(state, &packet);
     problems.extend(routes.iter().flat_map(route_problems::of_route));
     problems.sort_by_key(|problem| !problem.degrades);
     let status = api::Status {
@@ -27,7 +28,7 @@ pub(crate) fn status(state: &AgentState) -> api::Status {
         agent: Some(agent(state)),
         config: Some(config(state)),
         dns: Some(dns(state)),
-        datapath: Some(datapath(state)),
+        datapath: Some(datapath(state, packet)),
         events: Some(state.events.info(&state.reconciler.datapath)),
         routes,
     };
@@ -83,7 +84,7 @@ fn interception(state: &AgentState) -> api::InterceptionInfo {
     info
 }
 
-fn datapath(state: &AgentState) -> api::DatapathInfo {
+fn datapath(state: &AgentState, packet: api::PacketInfo) -> api::DatapathInfo {
     let (reconciler, attachments) = (&state.reconciler, state.attachments.attachments());
     let (status, pool) = (reconciler.datapath.status(), reconciler.pool());
     let agent = &state.config.at_start().agent;
@@ -108,6 +109,6 @@ fn datapath(state: &AgentState) -> api::DatapathInfo {
         draining_cgroups: reconciler.datapath.draining(),
         foreign_programs: datapath_view::foreign_programs(&agent.bpffs, attachments),
         upgraded: version_record::last_upgrade(&agent.state_dir),
-        packet: packet_view::packet(state),
+        packet,
     }
 }

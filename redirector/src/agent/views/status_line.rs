@@ -1,7 +1,10 @@
 //! The line that `systemctl status` shows.
 
 use crate::{
-    agent::{state::agent_state::AgentState, views::agent_problems},
+    agent::{
+        state::agent_state::AgentState,
+        views::{agent_problems, packet_view},
+    },
     control::count,
 };
 
@@ -16,7 +19,9 @@ pub(crate) fn of(state: &AgentState) -> String {
         count(state.attachments.attachments().len(), "cgroup"),
         count(attached, "interface")
     );
-    let degrading = agent_problems::of_agent(state).into_iter().find(|problem| problem.degrades);
+    let degrading = agent_problems::of_agent(state, &packet_view::packet(state))
+        .into_iter()
+        .find(|problem| problem.degrades);
     let not_ready = || state.not_ready_reasons().into_iter().next();
     match degrading.map(|problem| problem.message).or_else(not_ready) {
         // A notification is one line.

@@ -276,19 +276,49 @@ fn packets(env: &mut Env<'_>, packet: &api::PacketInfo) -> io::Result<()> {
     for (number, text) in interfaces(&packet.interfaces).into_iter().enumerate() {
         line(if number == 0 { "interfaces" } else { "" }, text)?;
     }
+    if let Some(text) = flows(&packet.interfaces) {
+        line("flows", text)?;
+    }
     Ok(())
+}
+
+/// The connections of guests, and the interfaces with most of them.
+fn flows(interfaces: &[api::InterfaceInfo]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let mut guests: Vec<_> = interfaces
+        .iter()
+        .filter_map(|at| Some((at, at.flows?)))
+        .filter(|(_, flows)| flows.open + flows.half_open + flows.refused > 0)
+        .collect();
+    let sum = |field: fn(&api::FlowsInfo) -> u64| guests.iter().map(|(_, at)| field(at)).sum();
+    let (open, half_open, refused): (u64, u64, u64) =
+        (sum(|at| at.open), sum(|at| at.half_open), sum(|at| at.refused));
+    guests.sort_by_key(|(_, at)| std::cmp::Reverse((at.open + at.half_open, at.refused)));
+    let shown = guests.iter().take(SHOWN).map(|(at, flows)| {
+        let refused = match flows.refused {
+            0 => String::new(),
+            refused => format!(", {refused} refused"),
+        };
+        format!("{} {} of {}{refused}", interface_name(at), flows.open, flows.limit)
+    });
+    let shown = shown.collect::<Vec<_>>().join("; ");
+    let summary = format!("{open} open, {half_open} half-open, {refused} refused");
+    (!guests.is_empty()).then(|| format!("{summary} (most open: {shown})"))
+}
+
+fn interface_name(at: &api::InterfaceInfo) -> String {
+    match &at.name {
+        Some(name) => name.clone(),
+        None => format!("number {}", at.index),
+    }
 }
 
 /// A line for each way that serves interfaces, and one for each that failed.
 fn interfaces(all: &[api::InterfaceInfo]) -> Vec<String> {
     /// Names in a line: a node may have hundreds.
     const SHOWN: usize = 8;
-    let name = |at: &api::InterfaceInfo| match &at.name {
-        Some(name) => name.clone(),
-        None => format!("number {}", at.index),
-    };
     let list = |found: Vec<&api::InterfaceInfo>, served: &str| {
-        let mut names: Vec<_> = found.iter().take(SHOWN).map(|at| name(at)).collect();
+        let mut names: Vec<_> = found.iter().take(SHOWN).map(|at| interface_name(at)).collect();
         if found.len() > SHOWN {
             names.push(format!("and {} more", found.len() - SHOWN));
         }
@@ -305,10 +335,9 @@ fn interfaces(all: &[api::InterfaceInfo]) -> Vec<String> {
         list(served_by(packet, none), "names only by packet"),
         list(served_by(packet, cgroup), "names of attached cgroups by packet"),
     ];
-    let failed = all
-        .iter()
-        .filter(|at| at.failed)
-        .map(|at| format!("failed: {}: {}", name(at), at.reason.as_deref().unwrap_or("unknown")));
+    let failed = all.iter().filter(|at| at.failed).map(|at| {
+        format!("failed: {}: {}", interface_name(at), at.reason.as_deref().unwrap_or("unknown"))
+    });
     ways.into_iter().flatten().chain(failed).collect()
 }
 

@@ -205,6 +205,12 @@ fn interface(name: &str, connects: ServedBy) -> InterfaceInfo {
         programs: vec!["rd_ingress".into()],
         reattached: 0,
         preceded_by: vec![],
+        flows: (connects == ServedBy::Packet).then_some(FlowsInfo {
+            open: 3,
+            half_open: 1,
+            refused: 0,
+            limit: 16384,
+        }),
     }
 }
 

@@ -109,6 +109,7 @@ packets    1 name answered 6 times, 2 connects of guests moved to another backen
 interfaces names and connects by packet: veth1
            names of attached cgroups by packet: lo
            failed: tap0: no memory
+flows      3 open, 1 half-open, 0 refused (most open: veth1 3 of 16384)
 
 SOURCE      VIP         DESTINATION  BACKENDS  OPEN  ESTABLISHED  FAILED  ORIGIN
 a.internal  198.18.0.7  lb.public    1 of 2       1            7       2  command line

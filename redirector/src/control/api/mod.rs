@@ -27,7 +27,7 @@ pub use dns::{DnsInfo, InterceptWay, InterceptedResolver, InterceptionInfo, Upst
 pub use event::{
     Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,
 };
-pub use packet::{InterfaceInfo, PacketInfo, ServedBy};
+pub use packet::{FlowsInfo, InterfaceInfo, PacketInfo, ServedBy};
 pub use problem::{Problem, ProblemCode};
 pub use progress::Progress;
 pub use route::{

@@ -44,6 +44,21 @@ pub struct InterfaceInfo {
     pub reattached: u32,
     /// Programs of others that run before ours and may end the chain.
     pub preceded_by: Vec<String>,
+    /// The flows of its guest; null for an interface that serves none, or if they are unreadable.
+    pub flows: Option<FlowsInfo>,
+}
+
+/// The flows of a guest's interface: TCP connections that are redirected by packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsInfo {
+    /// Established flows.
+    pub open: u64,
+    /// Flows whose SYN of the last 64 seconds has no answer yet.
+    pub half_open: u64,
+    /// New flows that were refused for want of room, since the interface was attached to.
+    pub refused: u64,
+    /// The most flows that may be open.
+    pub limit: u64,
 }
 
 /// Which way serves a workload.

@@ -98,6 +98,8 @@ problem_codes! {
     PinsLost = "pins_lost",
     /// Connects from outside of the scope are not refused with resets.
     GuardWithoutResets = "guard_without_resets",
+    /// A cgroup namespace hides all cgroups but the agent's own.
+    CgroupsHidden = "cgroups_hidden",
     /// The kernel rejected a route update.
     KernelUpdateFailed = "kernel_update_failed",
     /// Names without a route cannot be forwarded.
@@ -118,6 +120,8 @@ problem_codes! {
     EgressBypassed = "egress_bypassed",
     /// The table of guests' flows is full, or was within the last minute.
     FlowsFull = "flows_full",
+    /// A guest's interface has nearly as many flows as it may have.
+    InterfaceNearLimit = "interface_near_limit",
     /// A guest's interface has too many flows, or had within the last minute.
     InterfaceOverLimit = "interface_over_limit",
     /// A backend is ejected, others serve.

@@ -102,7 +102,8 @@ fn datapath() -> Value {
                 "hook": "tcx",
                 "programs": [],
                 "reattached": 1,
-                "preceded_by": [""]
+                "preceded_by": [""],
+                "flows": {"open": 1, "half_open": 1, "refused": 1, "limit": 1}
             }]
         }
     })

@@ -72,33 +72,52 @@ pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
 /// The inode of the initial cgroup namespace (include/linux/proc_ns.h).
 const INITIAL_NAMESPACE: u64 = 0xefff_fffb;
 
+/// Whether a cgroup namespace hides the cgroups above ours: only those below can be attached to.
+pub fn is_confined() -> bool {
+    // The namespace's root, which is not the hierarchy's.
+    cgroup2_mount()
+        .is_ok_and(|mount| !is_root(&mount) && root_of(&mount).is_some_and(|root| root == "/"))
+}
+
+fn is_root(mount: &Path) -> bool {
+    fs::metadata(mount).is_ok_and(|metadata| metadata.ino() == ROOT_INODE)
+}
+
+/// The directory of the hierarchy that is mounted at `mount`, relative to our namespace's root.
+fn root_of(mount: &Path) -> Option<String> {
+    let is_it = |at: &&MountInfo| {
+        at.fs_type == "cgroup2" && Path::new(&unescape(&at.mount_point.to_string_lossy())) == mount
+    };
+    mounts().ok()?.iter().rfind(is_it).map(|at| at.root.clone())
+}
+
 /// The level in the hierarchy of the directory at which [`cgroup2_mount`] finds it; none if this
 /// process's cgroup namespace hides it.
 fn mount_level(mount: &Path) -> Option<u32> {
-    if fs::metadata(mount).ok()?.ino() == ROOT_INODE {
+    if is_root(mount) {
         return Some(0);
     }
     // Another namespace shows the root of a mount relative to its own root.
     if fs::metadata("/proc/thread-self/ns/cgroup").ok()?.ino() != INITIAL_NAMESPACE {
         return None;
     }
-    let mounts = mounts().ok()?;
-    let is_ours = |at: &&MountInfo| {
-        at.fs_type == "cgroup2" && Path::new(&unescape(&at.mount_point.to_string_lossy())) == mount
-    };
-    let root = &mounts.iter().rfind(is_ours)?.root;
+    let root = root_of(mount)?;
     u32::try_from(root.split('/').filter(|part| !part.is_empty()).count()).ok()
 }
 
-/// The attached cgroups with their levels in the hierarchy, for answers on the host's own network;
-/// none if the levels are unknown.
+/// The attached cgroups with their levels in the hierarchy, for answers on the host's own network.
 pub fn name_cgroups(attachments: &[Attachment]) -> Vec<NameCgroup> {
     let Ok(mount) = cgroup2_mount() else { return Vec::new() };
-    let Some(base) = mount_level(&mount) else { return Vec::new() };
+    with_levels(attachments, &mount, mount_level(&mount))
+}
+
+/// As [`name_cgroups`], for the hierarchy at `mount`, whose root is at level `base` if that is
+/// known.
+fn with_levels(attachments: &[Attachment], mount: &Path, base: Option<u32>) -> Vec<NameCgroup> {
     let levelled = attachments.iter().filter_map(|at| {
-        let below = at.cgroup.as_ref()?.strip_prefix(&mount).ok()?;
-        let level = base + u32::try_from(below.components().count()).ok()?;
-        Some(NameCgroup { id: at.id, level })
+        let below = at.cgroup.as_ref()?.strip_prefix(mount).ok()?;
+        let depth = u32::try_from(below.components().count()).ok()?;
+        Some(NameCgroup { id: at.id, level: base.map(|base| base + depth) })
     });
     levelled.collect()
 }
@@ -364,7 +383,18 @@ mod tests {
         let depth = own.split('/').filter(|part| !part.is_empty()).count();
         let at = Attachment { cgroup: Some(path), id: 7, programs: Vec::new() };
         let unknown = Attachment { cgroup: None, id: 8, programs: Vec::new() };
-        assert_eq!(name_cgroups(&[at, unknown]), [NameCgroup { id: 7, level: depth as u32 }]);
+        let expected = NameCgroup { id: 7, level: Some(depth as u32) };
+        assert_eq!(name_cgroups(&[at, unknown]), [expected]);
+    }
+
+    #[test]
+    fn a_level_that_a_namespace_hides_is_unknown() {
+        let mount = Path::new("/sys/fs/cgroup");
+        let at = |path| Attachment { cgroup: Some(mount.join(path)), id: 7, programs: Vec::new() };
+        let attachments = [at("a/b")];
+        let levels = |base| with_levels(&attachments, mount, base);
+        assert_eq!(levels(Some(3)), [NameCgroup { id: 7, level: Some(5) }]);
+        assert_eq!(levels(None), [NameCgroup { id: 7, level: None }]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use aya::{maps::MapType, sys::is_map_supported};
 use crate::{
     config::CgroupSpec,
     datapath::{
-        attach::cgroups::{Cgroup, cgroup2_mount, cgroups, mounts},
+        attach::cgroups::{Cgroup, cgroup2_mount, cgroups, is_confined, mounts},
         checks::{
             check::Check,
             debug_log::debug_log,
@@ -117,6 +117,16 @@ fn cgroup2(specs: &[CgroupSpec]) -> Check {
                 remedy,
             )
         }
+        Ok(_) if is_confined() => Check::warning(
+            "cgroup2",
+            format!(
+                "mounted at {}, where this process's cgroup namespace hides all but its own \
+                    cgroup: no executor beside it can be attached to",
+                mount.display()
+            ),
+            "run it in the host's cgroup namespace, or mount the host's /sys/fs/cgroup into this \
+                container",
+        ),
         Ok(found) => {
             let paths: Vec<String> =
                 found.iter().take(5).map(|cgroup| cgroup.path.display().to_string()).collect();

@@ -4,6 +4,7 @@ pub(crate) mod agent_maps;
 mod allocator;
 pub(crate) mod arrays;
 pub(crate) mod counters;
+pub(crate) mod flow_counts;
 pub(crate) mod flow_expiry;
 mod flow_maps;
 pub(crate) mod health_words;

@@ -18,8 +18,25 @@ pub const MAX_CGROUP_LEVEL: u32 = 31;
 pub struct NameCgroup {
     /// Its ID: the inode of its directory.
     pub id: u64,
-    /// Its level in the hierarchy; the root has 0.
-    pub level: u32,
+    /// Its level in the hierarchy; the root has 0. None if this process can't know it: the programs
+    /// then look for it at every level.
+    pub level: Option<u32>,
+}
+
+impl NameCgroup {
+    /// What the table has for an unknown level.
+    const UNKNOWN: u32 = u32::MAX;
+
+    fn is_within_reach(&self) -> bool {
+        self.level.is_none_or(|level| level <= MAX_CGROUP_LEVEL)
+    }
+}
+
+/// The bits of the levels at which the programs look for cgroups with `levels`.
+fn bits(levels: impl Iterator<Item = u32>) -> u64 {
+    const EVERY: u64 = (1 << (MAX_CGROUP_LEVEL + 1)) - 1;
+    let bits = |level| if level == NameCgroup::UNKNOWN { EVERY } else { 1_u64 << level };
+    levels.fold(0, |all, level| all | bits(level))
 }
 
 /// The table of these cgroups.
@@ -47,12 +64,10 @@ impl NameCgroups {
     ) -> Result<(), DatapathError> {
         let wanted: BTreeMap<u64, u32> = cgroups
             .iter()
-            .filter(|cgroup| cgroup.level <= MAX_CGROUP_LEVEL)
-            .map(|cgroup| (cgroup.id, cgroup.level))
+            .filter(|cgroup| cgroup.is_within_reach())
+            .map(|cgroup| (cgroup.id, cgroup.level.unwrap_or(NameCgroup::UNKNOWN)))
             .collect();
-        let levels = |cgroups: &BTreeMap<u64, u32>| {
-            cgroups.values().fold(0, |bits, level| bits | 1 << level)
-        };
+        let levels = |cgroups: &BTreeMap<u64, u32>| bits(cgroups.values().copied());
         let before = levels(&self.present);
         set_levels(settings, levels(&wanted) | before)?;
         let failed = |error| DatapathError::call(format!("write {}", names::CGROUPS), error);
@@ -82,4 +97,18 @@ fn set_levels(
     }
     let changed = NameSettings { cgroup_levels: levels, ..present };
     write(settings, names::NAME_SETTINGS, 0, changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_level_is_looked_for_at_every_one() {
+        assert_eq!(bits([0, 3].into_iter()), 0b1001);
+        assert_eq!(bits([3, NameCgroup::UNKNOWN].into_iter()), u64::from(u32::MAX));
+        let at = |level| NameCgroup { id: 7, level };
+        assert!(at(None).is_within_reach() && at(Some(31)).is_within_reach());
+        assert!(!at(Some(32)).is_within_reach());
+    }
 }

@@ -1,6 +1,7 @@
 //! The state of the datapath from its pins, without an agent; and its removal.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv6Addr},
     path::Path,
@@ -32,6 +33,7 @@ use crate::datapath::{
     maps::{
         arrays::read,
         counters::Counters,
+        flow_counts::{self, FlowCounts},
         health_words::words,
         resolvers::{self, InterceptionStatus},
         route_layout::IdentifiedAddr,
@@ -62,6 +64,8 @@ pub struct PinnedStatus {
     pub attachments: Vec<Attachment>,
     /// The interfaces that the packet programs are attached to.
     pub interfaces: Vec<InterfaceAttachment>,
+    /// The flows of guests, by the index of their interface.
+    pub flows: BTreeMap<u32, FlowCounts>,
     /// The routes in the maps.
     pub routes: Vec<PinnedRoute>,
     /// DNS interception at sockets while an agent runs, with its counters.
@@ -142,6 +146,7 @@ pub fn inspect(bpffs: &Path) -> Result<Option<PinnedStatus>, DatapathError> {
             .then(|| Duration::from_nanos(monotonic_ns().saturating_sub(agent.heartbeat_ns))),
         attachments: links::attachments(&pins.with_older(), |id| paths.get(&id).cloned()),
         interfaces: pinned::attachments(&pins.with_older()),
+        flows: flow_counts::read(&pins)?,
         routes: routes(&pins, &agent)?,
         interception: resolvers::read_pinned(&pins)?,
         names: names(&pins)?,
@@ -162,7 +167,7 @@ fn names(pins: &Pins) -> Result<PinnedNames, DatapathError> {
     let settings = open_pin::<NameSettings>(pins, names::NAME_SETTINGS)?;
     let stats = open_pin::<PacketStats>(pins, names::PACKET_STATS)?;
     // Each live name has one reverse name.
-    let reverse = layout::open_pinned_hash::<ReverseEntry>(pins, names::REVERSE_NAMES)?;
+    let reverse = layout::open_pinned_hash::<u32, ReverseEntry>(pins, names::REVERSE_NAMES)?;
     Ok(PinnedNames {
         enabled: read(&settings, names::NAME_SETTINGS, 0)?.enabled != 0,
         live: reverse.keys().filter(Result::is_ok).count(),

@@ -346,11 +346,11 @@ pub(crate) fn open_pin<V: aya::Pod>(
     Array::try_from(Map::Array(data)).map_err(|error| DatapathError::call(opening, error))
 }
 
-/// Opens a pinned hash map with `u32` keys.
-pub(crate) fn open_pinned_hash<V: aya::Pod>(
+/// Opens a pinned hash map, which may be an LRU one.
+pub(crate) fn open_pinned_hash<K: aya::Pod, V: aya::Pod>(
     pins: &Pins,
     name: &str,
-) -> Result<HashMap<MapData, u32, V>, DatapathError> {
+) -> Result<HashMap<MapData, K, V>, DatapathError> {
     let (data, opening) = open_map(pins, name)?;
     HashMap::try_from(Map::HashMap(data)).map_err(|error| DatapathError::call(opening, error))
 }

@@ -57,7 +57,7 @@ fn with_interfaces() -> Status {
         serde_json::from_value(serde_json::json!({
             "index": 7, "name": name, "kind": "tun", "names": "packet", "connects": connects,
             "failed": false, "reason": null, "hook": "tcx", "programs": [], "reattached": 0,
-            "preceded_by": []
+            "preceded_by": [], "flows": null
         }))
         .expect("an interface")
     };

@@ -1,13 +1,17 @@
 //! Other cgroup2 mounts: next to version 1, or at another path.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
-use testbed::{Rig, topology::INTERNAL_NAME};
+use testbed::{
+    Rig,
+    agent::AgentOptions,
+    topology::{INTERNAL_NAME, RESOLVER_ADDRESS},
+};
 
 use crate::{
     attach::cgroups::{await_attached, greets, on_node},
-    rig::Job,
+    rig::{Job, binary},
 };
 
 fn config(cgroups: &str) -> String {
@@ -127,4 +131,46 @@ fn a_mount_of_the_real_root_is_preferred() {
     on_node(&job, || fs::create_dir_all("/sys/fs/cgroup/jobs/one").unwrap());
     await_attached(&job, 2);
     assert!(greets(&job.executor.beside("jobs/one").unwrap()));
+}
+
+/// Starts the agent in a cgroup namespace of its own, as a container runtime does by default.
+const CONFINE: &str = "#!/bin/sh
+exec unshare --cgroup --mount /bin/sh -c 'while umount -l /sys/fs/cgroup 2>/dev/null; do :; done
+mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"' sh ";
+
+/// The agent sees no cgroup but its own: it reports that, and serves that one, by packet too,
+/// although it can't know the cgroup's level.
+#[test]
+fn a_private_cgroup_namespace_is_reported_and_its_cgroup_served() {
+    let config = format!(
+        "[dns]\nlisten = []\nintercept = \"packets\"\n[[routes]]\nsource = \"{INTERNAL_NAME}\"\n\
+         destination = \"203.0.113.7\"\n"
+    );
+    let job = Job::launched(|rig| {
+        let script = rig.files().join("confine");
+        let text = format!("{CONFINE}{} \"$@\"\n", binary().display());
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        AgentOptions { capabilities: None, ..AgentOptions::with_config(&script, &config) }
+    });
+    let status = job.json(&["status"]);
+    let problems = status["problems"].as_array().unwrap();
+    let problem = problems.iter().find(|problem| problem["code"] == "cgroups_hidden");
+    assert!(problem.is_some_and(|problem| problem["remedy"].is_string()), "{status}");
+    // This command is in the agent's cgroup, and in the node's namespace.
+    let resolver = job.rig.customer.resolver().unwrap();
+    let asked = format!("dig +short +time=5 +tries=1 @{RESOLVER_ADDRESS} {INTERNAL_NAME}");
+    let answer = job.on_node(&asked);
+    assert!(answer.starts_with("198.18."), "{answer}\n{}", job.agent.log_tail());
+    assert_eq!(resolver.times_asked(INTERNAL_NAME), 0);
+    let row = |checks: serde_json::Value| {
+        let all = checks["checks"].as_array().unwrap().clone();
+        all.into_iter().find(|check| check["name"] == "cgroup2").unwrap()
+    };
+    assert_eq!(row(job.json(&["check"]))["outcome"], "ok");
+    let script = job.rig.files().join("confine");
+    let confined = job.rig.node.cli_json(&script, &["check"]).unwrap();
+    let confined = row(confined);
+    assert_eq!(confined["outcome"], "warning", "{confined}");
+    assert!(confined["detail"].as_str().unwrap().contains("namespace hides"), "{confined}");
 }

@@ -8,6 +8,7 @@ mod explain;
 mod formats;
 mod many_routes;
 mod operate;
+mod order;
 mod readme;
 mod top;
 mod verify;

@@ -49,7 +49,7 @@ impl PacketFixture {
         let cgroups = [CgroupSpec::Pattern(init::ATTACHED.to_owned())];
         datapath.attach(&datapath::cgroups(&cgroups)?)?;
         let id = std::fs::metadata(init::ATTACHED).context("no cgroup")?.ino();
-        datapath.set_name_cgroups(&[NameCgroup { id, level: ATTACHED_LEVEL }])?;
+        datapath.set_name_cgroups(&[NameCgroup { id, level: Some(ATTACHED_LEVEL) }])?;
         datapath.set_name_settings(TTL, true)?;
         self.datapath = Some(datapath);
         self.attach_interfaces()

@@ -26,7 +26,7 @@ pub(crate) fn attachments(versions: &[Pins]) -> Vec<InterfaceAttachment> {
     let mut socket = None;
     let mut found = Vec::new();
     for pins in versions {
-        let map = open_pinned_hash::<Interface>(pins, names::INTERFACES).ok();
+        let map = open_pinned_hash::<u32, Interface>(pins, names::INTERFACES).ok();
         for index in pins.interfaces() {
             let element = map.as_ref().and_then(|map| elements::read(map, index).ok().flatten());
             found.extend(attachment(pins, index, element, &mut socket));
