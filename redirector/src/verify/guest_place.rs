@@ -4,15 +4,17 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io,
     net::IpAddr,
-    os::unix::fs::MetadataExt,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
+    nsid::{NsidAttribute, NsidMessage},
 };
 use rustix::{
     fd::AsFd,
@@ -20,7 +22,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::net::{RESOLV_CONF, nameservers, route_socket::RouteSocket};
+use crate::{
+    host,
+    net::{RESOLV_CONF, nameservers, route_socket::RouteSocket},
+};
 
 /// Where `ip netns` and Docker keep the namespaces that have names.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -63,29 +68,29 @@ impl GuestPlace {
     /// # Errors
     /// When the interface has no other end that a process can enter, or it is not found.
     pub(crate) fn interface(name: &str, servers: Vec<IpAddr>) -> anyhow::Result<Self> {
-        let sys = Path::new("/sys/class/net").join(name);
-        ensure!(
-            !name.contains('/') && sys.exists(),
-            "this host has no interface `{name}`: `redirector status` lists those that are served"
-        );
-        if sys.join("tun_flags").exists() {
+        // Not /sys, which shows the network namespace that mounted it.
+        let links = host::links().context("failed to list the interfaces")?;
+        let link = links.into_iter().find(|link| link.name == name).with_context(|| {
+            format!(
+                "this host has no interface `{name}`: `redirector status` lists those that are \
+                    served"
+            )
+        })?;
+        if link.kind == "tun" {
             bail!(
                 "a virtual machine is behind {name}, and no process of this host can enter it: \
                     run the acceptance test in the guest; here `redirector events --follow` shows \
                     its connects, and `redirector explain NAME --interface {name}` what they meet"
             );
         }
-        let number = |file: &str| -> Option<u32> {
-            fs::read_to_string(sys.join(file)).ok()?.trim().parse().ok()
-        };
-        let (index, peer) = (number("ifindex"), number("iflink"));
-        let Some((index, peer)) = index.zip(peer).filter(|(index, peer)| index != peer) else {
+        let Some(peer) = link.peer.filter(|_| matches!(link.kind.as_str(), "veth" | "netkit"))
+        else {
             bail!(
                 "{name} has no other end in a namespace (it is no veth): name the namespace of a \
                     guest by --netns"
             );
         };
-        let found = namespaces().into_iter().find(|netns| has_peer(netns, peer, index));
+        let found = namespaces().into_iter().find(|netns| has_peer(netns, peer, link.index));
         let netns = found.with_context(|| {
             format!(
                 "failed to find the namespace at the other end of {name}: no process is in it; \
@@ -135,19 +140,38 @@ fn namespaces() -> Vec<PathBuf> {
     named.chain(of_processes).filter(is_new).collect()
 }
 
-/// Whether the namespace has interface `index`, whose other end is interface `peer` of ours. Asked
-/// on a thread of its own, which ends there.
+/// Whether the namespace has interface `index`, whose other end is interface `peer` of ours: an
+/// interface of a nested namespace may have the same indices. Asked on a thread of its own, which
+/// ends there.
 fn has_peer(netns: &Path, index: u32, peer: u32) -> bool {
-    let Ok(file) = File::open(netns) else { return false };
+    let (Ok(file), Ok(ours)) = (File::open(netns), File::open("/proc/thread-self/ns/net")) else {
+        return false;
+    };
     let ask = move || -> anyhow::Result<bool> {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let mut socket = RouteSocket::open()?;
+        let Some(ours) = id_of(&mut socket, &ours)? else { return Ok(false) };
         let mut wanted = LinkMessage::default();
         wanted.header.index = index;
-        let found = RouteSocket::open()?.get(RouteNetlinkMessage::GetLink(wanted))?;
+        let found = socket.get(RouteNetlinkMessage::GetLink(wanted))?;
         let Some(RouteNetlinkMessage::NewLink(link)) = found else { return Ok(false) };
-        Ok(link.attributes.contains(&LinkAttribute::Link(peer)))
+        let has = |attribute| link.attributes.contains(&attribute);
+        Ok(has(LinkAttribute::Link(peer)) && has(LinkAttribute::LinkNetNsId(ours)))
     };
     std::thread::spawn(ask).join().is_ok_and(|found| found.unwrap_or(false))
+}
+
+/// The ID by which the calling thread's network namespace knows another one; none if it has no
+/// interface whose other end is there.
+fn id_of(socket: &mut RouteSocket, netns: &File) -> io::Result<Option<i32>> {
+    let mut wanted = NsidMessage::default();
+    wanted.attributes.push(NsidAttribute::Fd(netns.as_raw_fd() as u32));
+    let found = socket.get(RouteNetlinkMessage::GetNsId(wanted))?;
+    let Some(RouteNetlinkMessage::NewNsId(found)) = found else { return Ok(None) };
+    Ok(found.attributes.iter().find_map(|attribute| match attribute {
+        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+        _ => None,
+    }))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use testbed::client_programs::ClientPrograms;
 use testbed::guests::{
-    GVisor, Macvlan, MicroVm, MicroVmHost, MicroVmOptions, NestedDocker, PodmanContainer,
+    GVisor, Macvlan, MicroVm, MicroVmHost, MicroVmOptions, NestedDocker, PodmanContainer, Wiring,
 };
 use testbed::service::Service;
 use testbed::topology::{INTERNAL_NAME, RESOLVER_ADDRESS, UNRELATED_NAME};
@@ -56,6 +56,7 @@ fn a_micro_vm_behind_the_platforms_iptables_rules() {
         resolv: resolv(),
         ca_pem: field.rig.customer.ca_pem().to_owned(),
         programs: vec![("usr/bin/relay".to_owned(), programs.relay())],
+        wiring: Wiring::Bridge,
     };
     let guest = field.with_programs(MicroVm::start(&host, &options).unwrap());
     let vip = field.vip(INTERNAL_NAME);
@@ -70,6 +71,23 @@ fn a_micro_vm_behind_the_platforms_iptables_rules() {
     for expected in [resolved, format!("curl {vip} 200"), format!("{vip}:8080")] {
         assert!(seen.contains(&expected), "no `{expected}` in: {seen}");
     }
+    field.assert_reaches(&guest, Way::Packet);
+    assert_eq!(host.packets_to_host().unwrap(), 0, "the guest reached for the host");
+}
+
+/// Kata's own programs need a processor with virtualization. This is the way of its frames.
+#[test]
+fn a_micro_vm_wired_as_kata_wires_it() {
+    let mut field = Field::new();
+    let host = MicroVmHost::new(&field.rig.node).unwrap();
+    let options = MicroVmOptions {
+        number: 2,
+        resolv: resolv(),
+        ca_pem: String::new(),
+        programs: Vec::new(),
+        wiring: Wiring::Mirror,
+    };
+    let guest = field.with_programs(MicroVm::start(&host, &options).unwrap());
     field.assert_reaches(&guest, Way::Packet);
     assert_eq!(host.packets_to_host().unwrap(), 0, "the guest reached for the host");
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::thread;
 use std::time::Duration;
 
-use testbed::guests::{MicroVm, MicroVmHost, MicroVmOptions};
+use testbed::guests::{MicroVm, MicroVmHost, MicroVmOptions, Wiring};
 
 use crate::field::{Field, resolv};
 use crate::loads::{Loaded, for_seconds};
@@ -26,8 +26,13 @@ fn names_and_connects_outlive_a_killed_agent() {
     let executor = field.executor("job");
     let process = field.host_executor("host", resolv());
     let host = MicroVmHost::new(&field.rig.node).unwrap();
-    let options =
-        MicroVmOptions { number: 2, resolv: resolv(), ca_pem: String::new(), programs: Vec::new() };
+    let options = MicroVmOptions {
+        number: 2,
+        resolv: resolv(),
+        ca_pem: String::new(),
+        programs: Vec::new(),
+        wiring: Wiring::Bridge,
+    };
     let vm = field.with_programs(MicroVm::start(&host, &options).unwrap());
     let guests = [
         Loaded { name: "guest", guest: &guest, rate: 50 },

@@ -8,4 +8,6 @@ mod devices;
 mod field;
 mod killed;
 mod loads;
+mod neighbours;
+mod places;
 mod updates;

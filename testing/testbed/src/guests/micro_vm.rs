@@ -25,6 +25,16 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// Longest time until qemu listens for the other end of the serial line.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// How a micro-VM's tap device is joined to the veth pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wiring {
+    /// By a bridge, as ignite does.
+    #[default]
+    Bridge,
+    /// By filters that redirect every frame, as Kata does (`internetworking_model="tcfilter"`).
+    Mirror,
+}
+
 /// How a micro-VM is made.
 #[derive(Clone, Debug)]
 pub struct MicroVmOptions {
@@ -36,6 +46,8 @@ pub struct MicroVmOptions {
     pub ca_pem: String,
     /// Further files, each with its path and its path on this machine; they must be executable.
     pub programs: Vec<(String, PathBuf)>,
+    /// How its tap device is joined to the host.
+    pub wiring: Wiring,
 }
 
 /// A micro-VM that runs. It is killed when dropped.
@@ -53,7 +65,7 @@ impl MicroVm {
         let scope = host.node.scope();
         let stage = scope.folder(&format!("stage-vm{number}"))?;
         let namespaces = Namespaces::create(|| View::new(&stage, &options.resolv).map(drop))?;
-        plug_in(host, &namespaces, number)?;
+        plug_in(host, &namespaces, options)?;
         // Where the platform's container of a micro-VM would be; no cgroup program sees the guest.
         let cgroup = Path::new(crate::node::ROOT).join(format!("docker/vm{number}"));
         let sandbox = Sandbox::new(scope, Arc::new(namespaces), &cgroup, &format!("vm{number}"))?;
@@ -90,8 +102,9 @@ impl Guest for MicroVm {
     }
 }
 
-/// The way of a guest's frames: tap0, br0 and eth0 in the sandbox, `vmN` and ignite0 on the host.
-fn plug_in(host: &MicroVmHost, namespaces: &Namespaces, number: u8) -> Result<()> {
+/// The way of a guest's frames: tap0 and eth0 in the sandbox, `vmN` and ignite0 on the host.
+fn plug_in(host: &MicroVmHost, namespaces: &Namespaces, options: &MicroVmOptions) -> Result<()> {
+    let number = options.number;
     let path = namespaces.net_path();
     host.node.namespaces().run(|| {
         network::ip(&format!(
@@ -102,13 +115,31 @@ fn plug_in(host: &MicroVmHost, namespaces: &Namespaces, number: u8) -> Result<()
     namespaces.run(|| {
         network::ip(
             "link set lo up\n\
-             link add br0 type bridge\n\
              tuntap add dev tap0 mode tap vnet_hdr\n\
-             link set tap0 master br0 up\n\
-             link set eth0 master br0 up\n\
-             link set br0 up\n",
-        )
+             link set tap0 up\n\
+             link set eth0 up\n",
+        )?;
+        match options.wiring {
+            Wiring::Bridge => network::ip(
+                "link add br0 type bridge\n\
+                 link set tap0 master br0\n\
+                 link set eth0 master br0\n\
+                 link set br0 up\n",
+            ),
+            Wiring::Mirror => {
+                network::tc(&[mirror("eth0", "tap0"), mirror("tap0", "eth0")].concat())
+            }
+        }
     })?
+}
+
+/// Redirects every frame that `from` receives out of `to`.
+fn mirror(from: &str, to: &str) -> String {
+    format!(
+        "qdisc add dev {from} ingress\n\
+         filter add dev {from} parent ffff: protocol all u32 match u8 0 0 \
+         action mirred egress redirect dev {to}\n"
+    )
 }
 
 fn write_initramfs(folder: &Path, options: &MicroVmOptions) -> Result<()> {

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   MicroVm          qemu ── tap0 ─ br0 ─ eth0 │ vm1 ─ ignite0 (node, the platform's iptables)
+//!                    or tap0 and eth0 mirrored to each other, as Kata does
 //!   GVisor           runsc's own network stack ─ eth0 │ pod1 (node)
 //!   NestedDocker     container ─ docker0 (in the pod) ─ eth0 │ pod1 (node)
 //!   PodmanContainer  container ─ eth0 │ podman's bridge (node)
@@ -23,7 +24,7 @@ mod serial_shell;
 pub use guest::Guest;
 pub use gvisor::GVisor;
 pub use macvlan::Macvlan;
-pub use micro_vm::{MicroVm, MicroVmOptions};
+pub use micro_vm::{MicroVm, MicroVmOptions, Wiring};
 pub use micro_vm_host::MicroVmHost;
 pub use nested_docker::NestedDocker;
 pub use podman::PodmanContainer;

@@ -15,6 +15,11 @@ pub(crate) fn ip(script: &str) -> Result<()> {
     run_script("ip", &["-force", "-batch", "-"], script)
 }
 
+/// Runs the lines of a `tc -batch` script.
+pub(crate) fn tc(script: &str) -> Result<()> {
+    run_script("tc", &["-force", "-batch", "-"], script)
+}
+
 /// Loads an nft script.
 pub(crate) fn nft(script: &str) -> Result<()> {
     run_script("nft", &["-f", "-"], script)
