@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
+use kube::Client;
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
-use crate::{
-    agent::attach::pod_scope::PodScope,
-    error::error_chain,
-    kubernetes::{self, Client},
-};
+use crate::{agent::attach::pod_scope::PodScope, error::error_chain, kubernetes};
 
 /// How long the start waits for the first list: without it all pods are attached.
 const FIRST_LIST: Duration = Duration::from_secs(3);
@@ -24,7 +21,7 @@ fn node() -> Option<String> {
 
 fn client() -> Option<(Client, String)> {
     let node = node()?;
-    match Client::of_pod()? {
+    match kubernetes::of_pod()? {
         Ok(client) => Some((client, node)),
         Err(error) => {
             warn!("all pods are redirected, by whatever name: {}", error_chain(&error));

@@ -1,181 +1,113 @@
-//! Requests to the API server, each on a connection of its own: they are seconds or minutes apart.
+//! The API server, as the service account of this pod, and why a request to it failed.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
-use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
-use serde::de::DeserializeOwned;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use kube::{Config, config::InClusterError};
+use tokio::time::timeout;
 
-/// Where the kubelet mounts a pod's token and the API server's authority.
-const DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// How long the API server may take to begin its answer.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes of an answer that is read as a whole: a node has a few hundred pods.
-const MAX_BODY: usize = 32 << 20;
+/// How long the API server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one that answers at once may take to do so.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// A connection that is silent for longer is broken: a watch is shorter.
+const READ_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The pod's environment or its mounted files are unusable.
-    #[error("failed to read {0}: {1}")]
-    Credentials(String, String),
+    #[error("failed to use this pod's service account")]
+    InCluster(#[from] InClusterError),
+    /// The client cannot be made.
+    #[error("failed to prepare requests to the API server")]
+    Client(#[source] kube::Error),
     /// There was no answer.
-    #[error("the API server {0} does not answer: {1}")]
-    Unreachable(String, String),
+    #[error("the API server does not answer {what} within {} s", limit.as_secs())]
+    Silent {
+        /// The request.
+        what: String,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// The answer was not a success.
-    #[error("the API server refuses {0}: {1} {2}")]
-    Refused(String, StatusCode, String),
-    /// The answer was not understood.
-    #[error("the API server's answer to {0} is not understood: {1}")]
-    Malformed(String, String),
+    #[error("the API server refuses {what}: {} {}", status.code, status.message)]
+    Refused {
+        /// The request.
+        what: String,
+        /// The answer.
+        status: Box<kube::core::Status>,
+    },
+    /// A list without an end.
+    #[error("the API server's answer {0} does not end")]
+    Endless(String),
+    /// The request was not answered, or the answer was not understood.
+    #[error("{what} failed")]
+    Failed {
+        /// The request.
+        what: String,
+        /// Why.
+        source: kube::Error,
+    },
 }
 
 impl ApiError {
+    /// The error of the request `what`.
+    pub(crate) fn of(what: &str, error: kube::Error) -> Self {
+        let what = what.to_owned();
+        match error {
+            kube::Error::Api(status) => Self::Refused { what, status },
+            source => Self::Failed { what, source },
+        }
+    }
+
+    /// The code of the answer.
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(status.code),
+            _ => None,
+        }
+    }
+
     /// Whether a watch's version is too old, so that everything has to be listed again.
-    pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Refused(_, StatusCode::GONE, _))
+    pub(crate) fn is_gone(&self) -> bool {
+        self.code() == Some(410)
     }
 
     /// Whether another writer was faster.
-    pub(super) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Refused(_, StatusCode::CONFLICT, _))
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
     }
 }
 
-/// The API server, as the service account of this pod.
-#[derive(Clone, Debug)]
-pub struct Client {
-    host: String,
-    port: u16,
-    tls: Arc<ClientConfig>,
-    directory: PathBuf,
+/// The client of this pod; none outside a pod, and in one without a token.
+pub fn of_pod() -> Option<Result<kube::Client, ApiError>> {
+    /// Where the kubelet mounts it.
+    const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    let is_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    if !is_pod || !std::path::Path::new(TOKEN).exists() {
+        return None;
+    }
+    Some(Config::incluster().map_err(ApiError::from).and_then(client))
 }
 
-impl Client {
-    /// The client of this pod; none outside a pod, and in one without a token.
-    pub fn of_pod() -> Option<Result<Self, ApiError>> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let host = variable("KUBERNETES_SERVICE_HOST")?;
-        let port = variable("KUBERNETES_SERVICE_PORT")?.parse().ok()?;
-        let directory = Path::new(DIRECTORY);
-        directory.join("token").exists().then(|| Self::new(host, port, directory))
-    }
-
-    /// A client with the token and the authority in `directory`.
-    ///
-    /// # Errors
-    ///
-    /// If there is no usable authority.
-    pub fn new(host: String, port: u16, directory: &Path) -> Result<Self, ApiError> {
-        let path = directory.join("ca.crt");
-        let unusable = |error: String| ApiError::Credentials(path.display().to_string(), error);
-        let bundle = fs::read(&path).map_err(|error| unusable(error.to_string()))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&bundle) {
-            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { host, port, tls: Arc::new(tls), directory: directory.to_owned() })
-    }
-
-    /// The object at `path`.
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        let response = self.request(Method::GET, path, None).await?;
-        read(path, response).await
-    }
-
-    /// Changes the object at `path` by a merge patch.
-    pub(super) async fn patch(
-        &self,
-        path: &str,
-        patch: &serde_json::Value,
-    ) -> Result<(), ApiError> {
-        self.request(Method::PATCH, path, Some(patch)).await.map(drop)
-    }
-
-    /// The body of a successful answer to a GET, as it arrives.
-    pub(super) async fn stream(&self, path: &str) -> Result<Incoming, ApiError> {
-        self.request(Method::GET, path, None).await.map(Response::into_body)
-    }
-
-    async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        patch: Option<&serde_json::Value>,
-    ) -> Result<Response<Incoming>, ApiError> {
-        let what = format!("{method} {}", path.split('?').next().unwrap_or_default());
-        let sent = timeout(HEAD_TIMEOUT, self.send((method, path), patch)).await;
-        let unreachable =
-            |why: String| ApiError::Unreachable(format!("{}:{}", self.host, self.port), why);
-        let response = match sent {
-            Ok(sent) => sent.map_err(|error| unreachable(format!("{error:#}")))?,
-            Err(_) => return Err(unreachable(format!("{what} took over {HEAD_TIMEOUT:?}"))),
-        };
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        let message = serde_json::from_slice::<serde_json::Value>(&body).ok();
-        let message = message.as_ref().and_then(|body| body["message"].as_str());
-        Err(ApiError::Refused(what, status, message.unwrap_or_default().to_owned()))
-    }
-
-    async fn send(
-        &self,
-        (method, path): (Method, &str),
-        patch: Option<&serde_json::Value>,
-    ) -> anyhow::Result<Response<Incoming>> {
-        // The kubelet replaces it before it expires.
-        let token = fs::read_to_string(self.directory.join("token"))?;
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        let name = ServerName::try_from(self.host.clone())?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the response's body.
-        tokio::spawn(connection);
-        let body = patch.map(ToString::to_string).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, format!("{}:{}", self.host, self.port))
-            .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()))
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, concat!("redirector/", env!("CARGO_PKG_VERSION")))
-            .header(header::CONTENT_TYPE, "application/merge-patch+json")
-            .body(Full::new(Bytes::from(body)))?;
-        Ok(sender.send_request(request).await?)
-    }
+/// A client with limits that fit watches.
+///
+/// # Errors
+///
+/// If the configuration's certificates or tokens are unusable.
+fn client(mut config: Config) -> Result<kube::Client, ApiError> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    kube::Client::try_from(config).map_err(ApiError::Client)
 }
 
-async fn read<T: DeserializeOwned>(
-    path: &str,
-    response: Response<Incoming>,
+/// The answer to a request that is answered at once.
+pub(crate) async fn answer<T>(
+    what: &str,
+    request: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, ApiError> {
-    let malformed = |why: String| ApiError::Malformed(path.to_owned(), why);
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-    let body = body.map_err(|error| malformed(error.to_string()))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))
+    match timeout(ANSWER_TIMEOUT, request).await {
+        Ok(answer) => answer.map_err(|error| ApiError::of(what, error)),
+        Err(_) => Err(ApiError::Silent { what: what.to_owned(), limit: ANSWER_TIMEOUT }),
+    }
 }

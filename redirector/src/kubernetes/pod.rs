@@ -1,8 +1,14 @@
-//! What the agent reads of a pod.
+//! What the agent reads of the pods of its node.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use kube::{
+    Api, Client,
+    core::{ApiResource, Object},
+};
 use serde::Deserialize;
+
+use super::follow::{Follow, Followed, Known};
 
 /// The annotation of a static pod, whose cgroup has this in place of its UID.
 const STATIC_POD: &str = "kubernetes.io/config.hash";
@@ -22,41 +28,17 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
 }
 
-/// A pod as the API server writes it.
-#[derive(Debug, Deserialize)]
-pub(super) struct RawPod {
-    pub(super) metadata: Metadata,
-    #[serde(default)]
-    spec: Spec,
-    #[serde(default)]
-    status: Status,
-}
+/// A pod as the API server writes it, as far as the agent reads it.
+type RawPod = Object<Spec, Status>;
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Metadata {
-    #[serde(default)]
-    pub(super) uid: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    pub(super) resource_version: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
     #[serde(default)]
     host_network: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 struct Status {
     #[serde(default, rename = "podIP")]
     pod_ip: Option<String>,
@@ -64,14 +46,35 @@ struct Status {
     pod_ips: Vec<PodIp>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct PodIp {
     ip: String,
 }
 
+/// The pods of a node, by the UIDs in the names of their cgroups.
+pub type Pods = Followed<Pod>;
+
+/// Follows the pods of `node`, until nobody receives them any more.
+pub async fn follow(client: Client, node: String, sender: Known<Pod>) {
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
+    let keep = |raw: RawPod| {
+        let pod = Pod::from(raw);
+        (pod.uid.clone(), pod)
+    };
+    Follow {
+        what: "pods of this node",
+        api: Api::all_with(client, &resource),
+        fields: Some(format!("spec.nodeName={node}")),
+        keep,
+    }
+    .run(sender)
+    .await;
+}
+
 impl From<RawPod> for Pod {
     fn from(raw: RawPod) -> Self {
-        let RawPod { metadata, spec, status } = raw;
+        let Object { metadata, spec, status, .. } = raw;
+        let status = status.unwrap_or_default();
         let all = status.pod_ip.into_iter().chain(status.pod_ips.into_iter().map(|ip| ip.ip));
         let mut addresses: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).collect();
         addresses.sort_unstable();
@@ -79,12 +82,12 @@ impl From<RawPod> for Pod {
         if spec.host_network {
             addresses.clear();
         }
-        let uid = metadata.annotations.get(STATIC_POD).cloned().unwrap_or(metadata.uid);
+        let fixed = metadata.annotations.and_then(|mut all| all.remove(STATIC_POD));
         Self {
-            uid,
-            namespace: metadata.namespace,
-            name: metadata.name,
-            labels: metadata.labels,
+            uid: fixed.or(metadata.uid).unwrap_or_default(),
+            namespace: metadata.namespace.unwrap_or_default(),
+            name: metadata.name.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default(),
             addresses,
         }
     }

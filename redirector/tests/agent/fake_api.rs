@@ -56,6 +56,7 @@ impl FakeApi {
             std::fs::create_dir_all(ACCOUNT).unwrap();
             std::fs::write(Path::new(ACCOUNT).join("ca.crt"), &authority).unwrap();
             std::fs::write(Path::new(ACCOUNT).join("token"), TOKEN).unwrap();
+            std::fs::write(Path::new(ACCOUNT).join("namespace"), "kube-system").unwrap();
             TcpListener::bind("127.0.0.1:0").unwrap()
         });
         let listener = listener.unwrap();

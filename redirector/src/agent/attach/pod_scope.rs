@@ -52,12 +52,12 @@ impl PodScope {
     /// for its name, unless the API server does not answer: an outage stops no job.
     pub(crate) fn selects(&self, selector: &PodSelector, uid: &str) -> bool {
         let Some(pods) = &self.pods else { return true };
-        pods.by_uid.get(uid).map_or(pods.error.is_some(), |pod| is_selected(selector, pod))
+        pods.objects.get(uid).map_or(pods.error.is_some(), |pod| is_selected(selector, pod))
     }
 
     /// The interfaces of this host that lead to pods that are not redirected.
     pub(crate) fn left_out_interfaces(&self, selector: &PodSelector) -> BTreeSet<u32> {
-        let pods = self.pods.iter().flat_map(|pods| pods.by_uid.values());
+        let pods = self.pods.iter().flat_map(|pods| pods.objects.values());
         let left_out = pods.filter(|pod| !is_selected(selector, pod));
         let addresses = left_out.flat_map(|pod| &pod.addresses);
         addresses.filter_map(|address| host::interface_towards(*address).ok().flatten()).collect()
@@ -66,8 +66,8 @@ impl PodScope {
     /// What `status` shows; none without access to the API.
     pub(crate) fn view(&self, selector: &PodSelector) -> Option<PodsInfo> {
         let pods = self.pods.as_ref()?;
-        let selected = pods.by_uid.values().filter(|pod| is_selected(selector, pod)).count();
-        let left_out = pods.by_uid.len() - selected;
+        let selected = pods.objects.values().filter(|pod| is_selected(selector, pod)).count();
+        let left_out = pods.objects.len() - selected;
         Some(PodsInfo { selected, left_out, error: pods.error.clone() })
     }
 }
@@ -87,8 +87,8 @@ mod tests {
             ..Pod::default()
         };
         let pods = [pod("job", "default"), pod("dns", "kube-system")];
-        let by_uid = pods.map(|pod| (pod.uid.clone(), pod)).into();
-        let pods = Pods { by_uid, error: error.map(str::to_owned) };
+        let objects = pods.map(|pod| (pod.uid.clone(), Arc::new(pod))).into();
+        let pods = Pods { objects, error: error.map(str::to_owned) };
         PodScope { receiver: None, pods: Some(Arc::new(pods)) }
     }
 
