@@ -43,7 +43,9 @@ fn list(
     let is_covered = |path: &PathBuf| attached.iter().any(|at| path.starts_with(at));
     let mut found: Vec<UncoveredCgroup> = Vec::new();
     for (preset, Cgroup { path, .. }) in presets {
-        if is_covered(&path) || found.iter().any(|known| known.cgroup == path) {
+        // Single pods may be attached below it.
+        let in_part = attached.iter().any(|at| at.starts_with(&path));
+        if in_part || is_covered(&path) || found.iter().any(|known| known.cgroup == path) {
             continue;
         }
         let below = owners.extract_if(.., |owner, _| owner.starts_with(&path));
@@ -82,6 +84,15 @@ mod tests {
             .map(|at| (at.cgroup.to_str().unwrap(), at.preset.as_deref(), at.connections))
             .collect();
         assert_eq!(found, [("/c/docker", Some("docker"), 2), ("/c/a.service", None, 3)]);
+    }
+
+    #[test]
+    fn a_preset_of_which_single_pods_are_attached_is_covered() {
+        let presets = vec![(Preset::Kubernetes, Cgroup { path: "/c/kubepods".into(), id: 7 })];
+        let owners = BTreeMap::from([(PathBuf::from("/c/kubepods/pod2"), 1)]);
+        let found = list(&["/c/kubepods/pod1".into()], presets, owners);
+        let found: Vec<_> = found.iter().map(|at| at.cgroup.to_str().unwrap()).collect();
+        assert_eq!(found, ["/c/kubepods/pod2"]);
     }
 
     #[test]
