@@ -8,6 +8,7 @@ mod deb;
 mod demo;
 mod fuzz;
 mod image;
+mod kube;
 mod lock;
 mod progress;
 mod setup;
@@ -51,6 +52,8 @@ enum Verb {
     Bench(bench::Args),
     /// Play the datapath's scenarios on kernels from 5.10 to the newest, in emulated machines
     Vm(vm::Args),
+    /// Test the chart and the agent on a real Kubernetes, built from Debian's source once
+    Kube(kube::Args),
     /// Run clients under load while everything goes wrong, and hold them against the contract
     Soak(soak::Args),
     /// Run every check and test
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Verb::Docs(args) => demo::captures::run(&args).map(|()| true),
         Verb::Bench(args) => bench::run(&args).map(|()| true),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Kube(args) => kube::run(&args),
         Verb::Soak(args) => soak::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),

@@ -45,6 +45,14 @@ pub const UNPACKED: &[(&str, &str)] = &[
     (GUEST_KERNEL, "boot/vmlinuz"),
 ];
 
+/// As [`UNPACKED`], for a Kubernetes of the test bed.
+pub const CLUSTER: &[(&str, &str)] = &[
+    ("containerd", "usr/bin/containerd"),
+    ("containernetworking-plugins", "usr/lib/cni/bridge"),
+    ("etcd-server", "usr/bin/etcd"),
+    ("kubernetes-client", "usr/bin/kubectl"),
+];
+
 /// The metapackage of the small kernel that micro-VMs boot.
 pub const GUEST_KERNEL: &str = if cfg!(target_arch = "aarch64") {
     "linux-image-cloud-arm64"
@@ -104,6 +112,7 @@ pub fn unpacked_home(package: &str) -> PathBuf {
 pub fn unpacked(program: &str) -> Result<PathBuf> {
     let package = UNPACKED
         .iter()
+        .chain(CLUSTER)
         .find(|(_, known)| *known == program)
         .map_or(program, |(package, _)| package);
     let path = unpacked_home(package).join(program);

@@ -81,6 +81,12 @@ pub fn debian_root() -> PathBuf {
     tools_dir().join("debian-root")
 }
 
+/// The programs of Kubernetes that `cargo xtask kube` builds.
+#[must_use]
+pub fn kubernetes_home() -> PathBuf {
+    tools_dir().join("kubernetes-1.20.2")
+}
+
 /// The cache of tools that setup builds, shared by every clone of this user: below
 /// `XDG_CACHE_HOME`, else `~/.cache`, else the target directory.
 #[must_use]

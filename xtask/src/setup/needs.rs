@@ -21,9 +21,11 @@ pub(crate) enum Group {
     Package,
     /// A checker of the dependencies' licences and sources.
     Dependencies,
+    /// A compiler for Kubernetes, and what runs beside it; only `cargo xtask kube` needs it.
+    Cluster,
 }
 
-/// Every group, for `cargo xtask setup` without arguments.
+/// The groups of `cargo xtask setup` without arguments.
 pub(crate) const ALL: [Group; 6] = [
     Group::Toolchain,
     Group::Image,
@@ -92,6 +94,11 @@ const OWN: &[Package] = &[
     program(Group::Machines, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     path(Group::Machines, "libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
     program(Group::Package, "mmdebstrap", "mmdebstrap"),
+    // Kubernetes is written in Go, and its makefiles copy files.
+    program(Group::Cluster, "golang-go", "go"),
+    program(Group::Cluster, "make", "make"),
+    program(Group::Cluster, "rsync", "rsync"),
+    program(Group::Cluster, "dpkg-dev", "dpkg-source"),
     // Unpacks the packages of older kernels.
     program(Group::Machines, "xz-utils", "xz"),
 ];

@@ -41,10 +41,10 @@ impl Plan {
         plan.cargo_tools = cargo_tools::missing(groups);
         plan.debian_root =
             groups.contains(&Group::Package) && apt::present() && !debian_root::present();
+        plan.unpacked = if apt::present() { unpacked::missing(groups) } else { vec![] };
         if groups.contains(&Group::Tests) {
             plan.components = missing_components();
             plan.python = python::missing();
-            plan.unpacked = if apt::present() { unpacked::missing() } else { vec![] };
             if !plan.python.is_empty()
                 && apt::present()
                 && !plan.packages.iter().any(|package| package.name == needs::PYTHON_VENV.name)

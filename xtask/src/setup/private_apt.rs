@@ -60,6 +60,17 @@ impl Apt {
         Ok(Self { options })
     }
 
+    /// An apt that knows a suite's source packages instead.
+    pub(crate) fn of_sources(state: &Path, suite: &str) -> anyhow::Result<Self> {
+        // Sources are the same for all.
+        let apt = Self::new(state, &[suite.to_owned()], "amd64", Installed::Nothing)?;
+        let list = state.join("sources.list");
+        let text = fs::read_to_string(&list).context("failed to read a list of sources")?;
+        fs::write(&list, text.replace("deb [", "deb-src ["))
+            .context("failed to write a list of sources")?;
+        Ok(apt)
+    }
+
     /// An apt command with this state.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);

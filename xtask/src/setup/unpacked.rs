@@ -6,19 +6,24 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Context as _;
 use testbed::{
     capture,
-    packages::{self, GUEST_KERNEL, UNPACKED},
+    packages::{self, CLUSTER, GUEST_KERNEL, UNPACKED},
 };
 
-use super::apt;
+use super::{apt, needs::Group};
 use crate::progress::Step;
 
-/// The packages that are not unpacked yet.
-pub(crate) fn missing() -> Vec<&'static str> {
-    UNPACKED
+/// The packages of these groups that are not unpacked yet.
+pub(crate) fn missing(groups: &[Group]) -> Vec<&'static str> {
+    let of = |group, list: &'static [_]| if groups.contains(&group) { list } else { &[] };
+    let mut missing: Vec<_> = of(Group::Tests, UNPACKED)
         .iter()
+        .chain(of(Group::Cluster, CLUSTER))
         .filter(|(_, program)| packages::unpacked(program).is_err())
         .map(|(package, _)| *package)
-        .collect()
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
 }
 
 /// Fetches a package from the machine's own package sources and unpacks it.

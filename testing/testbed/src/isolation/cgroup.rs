@@ -23,6 +23,16 @@ pub(crate) fn mount_point() -> Result<PathBuf> {
         .context("no cgroup2 is mounted: try `mount -t cgroup2 cgroup2 /sys/fs/cgroup`")
 }
 
+/// Where the controllers of cgroup version 1 are mounted on a hybrid system.
+pub(crate) fn controller_trees() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let trees = mounts.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("cgroup ").then(|| left.split(' ').nth(4)).flatten()
+    });
+    trees.map(PathBuf::from).collect()
+}
+
 /// Makes `path` and its missing parents.
 pub(crate) fn make(path: &Path) -> Result<()> {
     fs::create_dir_all(path)

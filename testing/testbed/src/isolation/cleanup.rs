@@ -21,9 +21,14 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
-    /// Kills what runs in the cgroup and removes both.
+    /// Kills what runs in the cgroup and removes both, and the rig's directories of controllers.
     pub(crate) fn remove(&self) -> Result<()> {
         cgroup::remove(&self.cgroup)?;
+        // A node with a kubelet has directories of the same name in the controllers' trees.
+        let name = self.cgroup.file_name().unwrap_or_default();
+        for tree in cgroup::controller_trees() {
+            cgroup::remove(&tree.join(name))?;
+        }
         match std::fs::remove_dir_all(&self.files) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("failed to remove {}", self.files.display()))

@@ -2,6 +2,7 @@
 //! folder.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -68,7 +69,8 @@ impl Drop for RigScope {
 /// What this process's rigs have left on the machine; empty when they removed everything.
 pub fn leftovers() -> Result<Vec<PathBuf>> {
     let own = format!("-{}-", std::process::id());
-    let folders = [cgroup::mount_point()?, std::env::temp_dir()];
+    let mut folders = cgroup::controller_trees();
+    folders.extend([cgroup::mount_point()?, std::env::temp_dir()]);
     let found = folders.iter().flat_map(|folder| {
         rig_name::named_in(folder).into_iter().map(|name| (folder.join(&name), name))
     });
@@ -80,8 +82,10 @@ pub fn leftovers() -> Result<Vec<PathBuf>> {
 
 /// Removes what rigs of dead processes have left.
 fn sweep(cgroups: &Path, temporary: &Path) {
-    let names = rig_name::named_in(cgroups).into_iter().chain(rig_name::named_in(temporary));
-    for name in names.filter(|name| rig_name::is_orphan(name)) {
+    let mut folders = cgroup::controller_trees();
+    folders.extend([cgroups.to_owned(), temporary.to_owned()]);
+    let names: BTreeSet<_> = folders.iter().flat_map(|folder| rig_name::named_in(folder)).collect();
+    for name in names.into_iter().filter(|name| rig_name::is_orphan(name)) {
         let remains = Remains { cgroup: cgroups.join(&name), files: temporary.join(&name) };
         if let Err(error) = remains.remove() {
             eprintln!("{error:#}");

@@ -1,0 +1,69 @@
+//! Helm's engine, on the cluster.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use testbed::{process, workspace};
+
+use crate::control_plane::{ControlPlane, write};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/helm.py");
+/// The script waits for at most two minutes.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A release of the chart, `redirector` in kube-system.
+#[derive(Debug)]
+pub struct Helm<'a> {
+    control: &'a ControlPlane,
+}
+
+impl<'a> Helm<'a> {
+    /// Helm, as an administrator.
+    pub fn new(control: &'a ControlPlane) -> Self {
+        Self { control }
+    }
+
+    /// `helm install --wait` with these values.
+    pub fn install(&self, values: &Value) -> Result<()> {
+        self.run("install", values)
+    }
+
+    /// `helm upgrade --wait --reuse-values` with these values on top.
+    pub fn upgrade(&self, values: &Value) -> Result<()> {
+        self.run("upgrade", values)
+    }
+
+    /// `helm uninstall`.
+    pub fn uninstall(&self) -> Result<()> {
+        self.run("uninstall", &json!({}))
+    }
+
+    fn run(&self, verb: &str, values: &Value) -> Result<()> {
+        let python = workspace::chart_python_home().join("bin/python");
+        ensure!(python.is_file(), "{} is missing: run `cargo xtask setup`", python.display());
+        let mut command = self.control.sandbox().command(python);
+        command.arg(SCRIPT).arg(verb).arg(self.chart()?);
+        command.arg(values.to_string()).env("KUBECONFIG", self.control.kubeconfig());
+        let done = process::finish(command, LIMIT)?.success();
+        done.with_context(|| format!("helm {verb} failed")).map(drop)
+    }
+
+    /// A copy of the chart that does not ask for a newer Kubernetes than Debian's.
+    fn chart(&self) -> Result<PathBuf> {
+        let copy = self.control.sandbox().home().join("chart");
+        if !copy.exists() {
+            let mut command = Command::new("cp");
+            command.arg("-rL").arg(workspace::root().join("deploy/helm/redirector")).arg(&copy);
+            process::finish(command, LIMIT)?.success().context("failed to copy the chart")?;
+            let path = copy.join("Chart.yaml");
+            let chart = fs::read_to_string(&path).context("failed to read Chart.yaml")?;
+            let kept = chart.lines().filter(|line| !line.starts_with("kubeVersion"));
+            write(&path, &kept.map(|line| format!("{line}\n")).collect::<String>())?;
+        }
+        Ok(copy)
+    }
+}

@@ -1,0 +1,101 @@
+//! The cluster with the customer that the routes lead to.
+
+use std::time::Duration;
+
+use cluster::{Helm, Kubectl, Kubernetes, NODE};
+use serde_json::{Value, json};
+use testbed::{
+    Rig,
+    customer::{DnsServer, LoadBalancer, Registry},
+    process::{Finished, until},
+    topology::{INTERNAL_NAME, PUBLIC_NAME},
+};
+
+/// Longest time of a step on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) struct Stage {
+    pub(crate) cluster: Kubernetes,
+    _dns: DnsServer,
+    _balancers: [LoadBalancer; 2],
+    _registry: Registry,
+    // Last, as the namespaces must outlive their users.
+    _rig: Rig,
+}
+
+impl Stage {
+    pub(crate) fn start() -> Self {
+        let rig = Rig::new().unwrap();
+        let dns = rig.customer.dns_server().unwrap();
+        let balancers = [1, 2].map(|number| rig.customer.load_balancer(number).unwrap());
+        let registry = rig.customer.registry().unwrap();
+        let cluster = Kubernetes::start(&rig).unwrap();
+        let trust = format!(
+            "cat {} >>/etc/ssl/certs/ca-certificates.crt",
+            rig.customer.ca_path().display()
+        );
+        cluster.on_node(&trust).unwrap().success().unwrap();
+        Self { cluster, _dns: dns, _balancers: balancers, _registry: registry, _rig: rig }
+    }
+
+    pub(crate) fn helm(&self) -> Helm<'_> {
+        Helm::new(self.cluster.control())
+    }
+
+    pub(crate) fn kubectl(&self) -> &Kubectl {
+        self.cluster.kubectl()
+    }
+
+    /// A command in the agent's pod, as documented.
+    pub(crate) fn exec(&self, words: &[&str]) -> Finished {
+        let exec = ["-n", "kube-system", "exec", "ds/redirector", "--", "redirector"];
+        self.kubectl().run(&[&exec, words].concat()).unwrap()
+    }
+
+    /// The pods of the agent that are not being removed.
+    pub(crate) fn agents(&self) -> Vec<Value> {
+        let words = ["pods", "-n", "kube-system", "-l", "app.kubernetes.io/name=redirector"];
+        let pods = self.kubectl().get(&words).unwrap();
+        let pods = pods["items"].as_array().unwrap().iter();
+        pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned().collect()
+    }
+
+    /// Taints the node as its group does when it registers.
+    pub(crate) fn taint(&self) {
+        let taint = format!("{NODE} redirector.dev/not-ready=:NoSchedule");
+        let words: Vec<_> = ["taint", "node"].into_iter().chain(taint.split(' ')).collect();
+        self.kubectl().ok(&words).unwrap();
+    }
+
+    /// Waits for the job's end; panics with its pods unless it has succeeded.
+    pub(crate) fn assert_succeeds(&self, job: &str) {
+        let status = || self.kubectl().get(&["job", job]).unwrap()["status"].clone();
+        let has_ended = || Ok(!status()["conditions"].is_null());
+        let ended = until("the job has ended", LIMIT, has_ended);
+        let succeeded = ended.is_ok() && status()["succeeded"] == 1;
+        assert!(succeeded, "{job}\n{}", self.report(&format!("job-name={job}")));
+    }
+
+    /// Pods with this label, and what the agent thinks.
+    pub(crate) fn report(&self, label: &str) -> String {
+        let describe = self.kubectl().run(&["describe", "pods", "-l", label]).unwrap().text();
+        let logs =
+            self.cluster.on_node("tail -n 20 /var/log/pods/default*/*/*.log").unwrap().text();
+        format!("{describe}\n{logs}\n{}\n{}", self.agent_logs(), self.exec(&["status"]).text())
+    }
+
+    /// What the agents of all pods have logged.
+    pub(crate) fn agent_logs(&self) -> String {
+        let files = "/var/log/pods/kube-system_redirector*/agent/*.log";
+        self.cluster.on_node(&format!("tail -n 30 {files}")).unwrap().text()
+    }
+}
+
+/// The documented values of an installation that selects by the API, with one route.
+pub(crate) fn values() -> Value {
+    json!({
+        "api": {"startupTaint": true},
+        "caBundle": {"hostPath": "/etc/ssl/certs/ca-certificates.crt"},
+        "routes": [{"source": INTERNAL_NAME, "destination": PUBLIC_NAME}]
+    })
+}
