@@ -19,6 +19,8 @@ pub const CHANGED: &[(&str, u32)] = &[
     (names::DNS_STATS, 4),
     (names::HEALTH, 4),
     (names::INTERFACE_FLOWS, 5),
+    (names::ROUTE_STATS, 5),
+    (names::BACKEND_STATS, 5),
 ];
 
 /// The version since which tables that are not in [`CHANGED`] have been the same. An upgrade shares

@@ -39,11 +39,18 @@ pub struct Control {
     pub sampling: Sampling,
     /// Milliseconds after which a guest's SYN without an answer moves to another backend when the
     /// guest sends it again; 0: the programs' default.
-    pub syn_wait_ms: u32,
+    pub syn_wait_ms: u16,
+    /// `KEEP_` bits: the default is 0.
+    pub flags: u8,
+    /// Zero.
+    pub padding: u8,
 }
 table_type!(Control, 8);
 
 impl Control {
+    /// A backend that accepts connects and resets the connections stays eligible.
+    pub const KEEP_RESETTING: u8 = 1;
+
     /// The longest timeout of a first SYN in milliseconds: a backend that does not answer is
     /// ejected after it (the timer is not exact).
     const MAX_FIRST_TIMEOUT_MS: u32 = 500;
@@ -66,7 +73,7 @@ impl Control {
         Self {
             syn_timeout: if syn_timeout == 0 { 1 } else { syn_timeout },
             syn_retries: retries as u8,
-            syn_wait_ms: if first_ms == 0 { 1 } else { first_ms as u32 },
+            syn_wait_ms: if first_ms == 0 { 1 } else { first_ms as u16 },
             ..self
         }
     }
@@ -93,7 +100,7 @@ mod tests {
         }
         assert_eq!(
             Control::default().with_connect_timeout(3000, 250),
-            Control { syn_timeout: 93, syn_retries: 2, sampling: Sampling::OFF, syn_wait_ms: 375 }
+            Control { syn_timeout: 93, syn_retries: 2, syn_wait_ms: 375, ..Control::default() }
         );
     }
 }

@@ -109,7 +109,7 @@ impl Caller {
 /// | 30–32 | consecutive failures of the witness, up to 7 |
 /// | 33–35 | failures that were agreed on, up to 7 |
 /// | 36 | one connect tries the backend |
-/// | 37 | 0 |
+/// | 37 | accepted connections were reset before a byte arrived |
 /// | 38–63 | end of the ejection, in units of 2²³ ns of `CLOCK_MONOTONIC`, modulo 6.5 days |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -136,6 +136,7 @@ impl Health {
     const AGREED_SHIFT: u32 = 33;
     const MAX_FAILURES: u64 = 7;
     const TRIAL: u64 = 1 << 36;
+    const RESETTING: u64 = 1 << 37;
     const END_SHIFT: u32 = 38;
     const UNIT_SHIFT: u32 = 23;
     const END_MASK: u64 = (1 << (64 - Self::END_SHIFT)) - 1;
@@ -158,6 +159,13 @@ impl Health {
     pub const fn witness(self) -> Option<Witness> {
         let witness = Witness::from_bits(self.caller() >> Caller::WITNESS_SHIFT);
         if witness.0 == 0 { None } else { Some(witness) }
+    }
+
+    /// Whether it accepts connects, and then resets the connections before a byte arrives. Then an
+    /// accepted connect or probe shows nothing: only a connection that was served clears it.
+    #[inline(always)]
+    pub const fn is_resetting(self) -> bool {
+        self.0 & Self::RESETTING != 0
     }
 
     /// Consecutive failures, up to 7.
@@ -205,12 +213,14 @@ impl Health {
         }
         let (own, agreed) = (self.own(), self.agreed());
         if for_all {
-            return Self::new(caller, 1, agreed).ejected_for(agreed + 1, now_ns);
+            let next = Self::new(caller, 1, agreed).resetting_as(self);
+            return next.ejected_for(agreed + 1, now_ns);
         }
         if self.caller() == caller.0 {
             let own = saturating(own + 1);
             let failures = if own > agreed { own } else { agreed };
-            return Self::new(caller, own, agreed).ending_with(self).ejected_for(failures, now_ns);
+            let next = Self::new(caller, own, agreed).ending_with(self).resetting_as(self);
+            return next.ejected_for(failures, now_ns);
         }
         if self.is_recent(now_ns) {
             self.agreed_on(now_ns)
@@ -239,7 +249,15 @@ impl Health {
         }
         let agreed = saturating(self.agreed() + 1);
         let all = Caller(self.port().0 as u32);
-        Self::new(all, 0, agreed).ejected_for(agreed, now_ns)
+        Self::new(all, 0, agreed).resetting_as(self).ejected_for(agreed, now_ns)
+    }
+
+    /// The health after the backend has accepted a connect of `caller` and reset the connection
+    /// before a byte arrived, at `now_ns`: as after a failure, and see [`Health::is_resetting`].
+    pub const fn after_reset(self, caller: Caller, now_ns: u64) -> Self {
+        let next = self.after_failure(caller, now_ns);
+        // An ejection for all that continues is not changed.
+        Self(next.0 | if next.0 == self.0 { 0 } else { Self::RESETTING })
     }
 
     /// The health while one connect of `caller`, begun at `now_ns`, tries a backend whose ejection
@@ -254,6 +272,11 @@ impl Health {
 
     /// The health after a connect of `caller` was accepted.
     pub const fn after_success(self, caller: Caller) -> Self {
+        if self.is_resetting() { self } else { self.after_service(caller) }
+    }
+
+    /// The health after a connection of `caller` has ended, on which bytes had arrived.
+    pub const fn after_service(self, caller: Caller) -> Self {
         if self.concerns_bit(caller) == 0 { self } else { Self::HEALTHY }
     }
 
@@ -266,7 +289,11 @@ impl Health {
     /// The health after a probe was accepted at `now_ns`: the next connect tries it, and only its
     /// success clears the failures.
     pub const fn after_probe(self, now_ns: u64) -> Self {
-        if self.is_ejected(now_ns) { self.ending_at(Self::units(now_ns)) } else { self }
+        if self.is_ejected(now_ns) && !self.is_resetting() {
+            self.ending_at(Self::units(now_ns))
+        } else {
+            self
+        }
     }
 
     const fn new(caller: Caller, own: u64, agreed: u64) -> Self {
@@ -327,6 +354,10 @@ impl Health {
 
     const fn horizon(now_ns: u64) -> u64 {
         (Self::units(now_ns) + (1 << Self::HORIZON_BITS) - 1) & Self::END_MASK
+    }
+
+    const fn resetting_as(self, other: Self) -> Self {
+        Self(self.0 | other.0 & Self::RESETTING)
     }
 
     const fn ending_with(self, other: Self) -> Self {

@@ -164,3 +164,35 @@ fn a_witness_is_somebody() {
     }
     assert_ne!(Witness::interface(7), Witness::cgroup(7));
 }
+
+#[test]
+fn only_service_ends_an_ejection_for_resets() {
+    let now = 10 * SECOND;
+    let health = Health::HEALTHY.after_reset(ONE, now);
+    assert!(health.is_resetting() && is_avoided(health, ONE, now) && !is_avoided(health, TWO, now));
+    assert_eq!(health.after_success(ONE), health);
+    assert_eq!(health.after_probe(now), health);
+    assert_eq!(health.after_service(TWO), health, "another cgroup's");
+    assert_eq!(health.after_service(ONE), Health::HEALTHY);
+    // Accepted connects in between do not shorten the next ejection.
+    let later = after(11 * SECOND);
+    let again = health.on_trial(ONE, later).after_success(ONE).after_reset(ONE, later);
+    assert_eq!((again.failures(), again.is_resetting()), (2, true));
+    assert!(again.is_ejected(later + 2 * SECOND - 256));
+    let refused = again.after_failure(ONE, later);
+    assert!(refused.is_resetting(), "it may accept connects again, and reset the connections");
+}
+
+#[test]
+fn resets_of_two_cgroups_eject_for_all() {
+    let now = 10 * SECOND;
+    let both = Health::HEALTHY.after_reset(ONE, now).after_reset(TWO, now);
+    assert!(both.is_resetting() && both.witness().is_none() && is_avoided(both, THREE, now));
+    let later = after(11 * SECOND);
+    assert_eq!(both.on_trial(THREE, later).after_service(THREE), Health::HEALTHY);
+    // An ejection for failed connects stays what it is.
+    let refused = Health::HEALTHY.after_failure(ONE, now).after_failure(TWO, now);
+    assert_eq!(refused.after_reset(THREE, now), refused);
+    let other = Caller::new(PortBe::new(80), Witness::cgroup(1));
+    assert_eq!(refused.after_reset(other, now), refused);
+}

@@ -17,14 +17,15 @@ pub const RING_BYTES: u32 = 1 << 20;
 pub struct Event {
     /// Time of the event: `CLOCK_MONOTONIC` in nanoseconds.
     pub at_ns: u64,
-    /// Nanoseconds since the connect; for [`EventKind::Closed`], since it was established.
+    /// Nanoseconds since the connect; for [`EventKind::Closed`] and [`EventKind::Reset`], since it
+    /// was established.
     pub elapsed_ns: u64,
     /// The cgroup of the process that called connect: the inode of its directory. With
     /// [`Event::CLIENT_GUEST`] the index of the guest's interface.
     pub cgroup: u64,
-    /// Bytes received, for [`EventKind::Closed`].
+    /// Bytes received, for [`EventKind::Closed`] and [`EventKind::Reset`].
     pub rx_bytes: u64,
-    /// Bytes that the other side acknowledged, for [`EventKind::Closed`].
+    /// Bytes that the other side acknowledged, for the same kinds.
     pub tx_bytes: u64,
     /// The backend's address, an IPv4 one in its mapped form; `::` without a backend.
     pub backend: Ip6Be,
@@ -34,9 +35,9 @@ pub struct Event {
     pub pid: u32,
     /// The route: the VIP's index in the pool.
     pub route: u32,
-    /// The smoothed round-trip time in microseconds, for [`EventKind::Closed`].
+    /// The smoothed round-trip time in microseconds, for the same kinds.
     pub srtt_us: u32,
-    /// Segments retransmitted, for [`EventKind::Closed`].
+    /// Segments retransmitted, for the same kinds.
     pub retransmitted: u32,
     /// The port that the client asked for.
     pub vip_port: PortBe,
@@ -88,11 +89,13 @@ pub enum EventKind {
     Denied = 8,
     /// The connect was not redirected, by `on_no_backend = "pass"`.
     Passed = 9,
+    /// The backend reset an established connection before a byte arrived.
+    Reset = 10,
 }
 
 impl EventKind {
     /// All of them, by number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Established,
         Self::Closed,
         Self::Refused,
@@ -102,6 +105,7 @@ impl EventKind {
         Self::Unsent,
         Self::Denied,
         Self::Passed,
+        Self::Reset,
     ];
 
     /// The kind of this number; none for a number that this version does not know.
@@ -112,6 +116,11 @@ impl EventKind {
     /// Whether it is a success, whose events are sampled for all clients together.
     pub const fn is_sampled(self) -> bool {
         matches!(self, Self::Established | Self::Closed)
+    }
+
+    /// Whether an established connection has ended.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Closed | Self::Reset)
     }
 
     /// Whether the connect failed.
@@ -131,6 +140,7 @@ impl EventKind {
             Self::Unsent => "unsent",
             Self::Denied => "denied",
             Self::Passed => "passed",
+            Self::Reset => "reset",
         }
     }
 
@@ -212,6 +222,6 @@ mod tests {
             );
         }
         assert_eq!((EventKind::from_number(0), DenyReason::from_number(0)), (None, None));
-        assert_eq!((EventKind::from_number(10), DenyReason::from_number(6)), (None, None));
+        assert_eq!((EventKind::from_number(11), DenyReason::from_number(6)), (None, None));
     }
 }

@@ -68,7 +68,7 @@ impl Origin {
     pub const FLAG_RETRANSMITTED: u8 = 1;
     /// The kernel gave up retransmitting.
     pub const FLAG_EXPIRED: u8 = 2;
-    /// The application closed the socket while connecting.
+    /// The application closed the socket.
     pub const FLAG_ABORTED: u8 = 4;
     /// This connect has already counted as a failure of the backend.
     pub const FLAG_FAILURE_RECORDED: u8 = 8;
@@ -87,6 +87,8 @@ impl Origin {
     pub const EVIDENCE_ERROR: u8 = 2;
     /// The socket is bound to loopback or to a device: its failures say nothing about the backend.
     pub const EVIDENCE_LOCAL: u8 = 4;
+    /// The backend had reset connections when it accepted this one, whose end shows more.
+    pub const EVIDENCE_AWAITED: u8 = 8;
 
     /// Whether this socket was sent to `address` and `port`. It may have been connected elsewhere
     /// since.

@@ -122,6 +122,9 @@ counters! {
         /// Connects that could not use the route's source address, since the host or the pod lacks
         /// it. The kernel chose their source address.
         source_ip_failed,
+        /// Established connections that the backend reset before a byte arrived; `closed` counts
+        /// them, too.
+        reset,
     }
 
     /// The latencies of a route's connects. In a table of its own since ABI 3, so that programs of
@@ -137,7 +140,7 @@ counters! {
     /// Counters and latencies of a route's connects, since its VIP was leased.
     RouteCounters
 }
-table_type!(RouteStats, 128);
+table_type!(RouteStats, 136);
 table_type!(RouteTimes, 128);
 
 #[cfg(feature = "user")]
@@ -202,6 +205,8 @@ counters! {
         unsent,
         /// Established connections that have ended since.
         closed,
+        /// Established connections that it reset before a byte arrived; `closed` counts them, too.
+        reset,
     } + {
         /// Not a counter: when a connect was established last, in nanoseconds of `CLOCK_MONOTONIC`.
         /// A port before ABI 4, which is long ago.
@@ -219,7 +224,7 @@ counters! {
     /// Counters and latencies of a backend's connects.
     BackendCounters
 }
-table_type!(BackendStats, 72);
+table_type!(BackendStats, 80);
 table_type!(BackendTimes, 16);
 
 #[cfg(test)]

@@ -102,6 +102,22 @@ pub(crate) fn closed(origin: &Origin, stats: impl FnOnce() -> FinalStats) {
     }
 }
 
+/// The backend has reset an established connection before a byte arrived. A failure, so it is never
+/// sampled.
+#[inline(always)]
+pub(crate) fn reset(origin: &Origin, stats: impl FnOnce() -> FinalStats) {
+    log!(closed(origin));
+    if !origin.sampling.is_off() {
+        let at_ns = maps::now_ns();
+        let elapsed_ns = at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns);
+        let sampling = maps::admit_failure(client(origin.cgroup, origin.route), at_ns);
+        if !sampling.is_off() {
+            let (kind, timing) = (EventKind::Reset, Timing { at_ns, elapsed_ns });
+            emit(origin, &Summary { kind, timing, sampling }, stats);
+        }
+    }
+}
+
 /// The connect has ended without being established.
 #[inline(always)]
 pub(crate) fn failed(origin: &Origin, outcome: ConnectOutcome) {

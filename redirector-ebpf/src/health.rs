@@ -1,7 +1,10 @@
 //! Changes the health of backends after connects.
 
-use redirector_common::backend::{BackendId, Caller, Health, Witness};
-use redirector_common::origin::Origin;
+use redirector_common::{
+    agent::Control,
+    backend::{BackendId, Caller, Health, Witness},
+    origin::Origin,
+};
 
 use crate::maps::{self, RD_HEALTH, element, now_ns};
 
@@ -13,6 +16,8 @@ enum Change {
     Confirmed,
     Trial,
     Succeeded,
+    Reset,
+    Served,
 }
 
 /// Ejects backend `id` after one more failure. Two concurrent failures may count as one.
@@ -34,17 +39,44 @@ pub(crate) fn start_trial(id: BackendId, caller: Caller) {
     rd_health(id.0, caller.to_bits(), Change::Trial as u32);
 }
 
-/// Clears the failures of backend `id`, which has just accepted a connect at `now_ns`.
+/// Clears the failures of backend `id`, which has just accepted a connect at `now_ns`. True if that
+/// shows nothing, since the backend has reset connections that it had accepted: then
+/// [`record_service`] does it.
 #[inline(always)]
-pub(crate) fn record_success(id: BackendId, caller: Caller, now_ns: u64) {
+pub(crate) fn record_success(id: BackendId, caller: Caller, now_ns: u64) -> bool {
+    if let Some(health) = element(&RD_HEALTH, Health::index(id, caller.port())) {
+        // SAFETY: as in `rd_health`.
+        let health = unsafe { core::ptr::read_volatile(health) };
+        if health.0 != Health::HEALTHY.0 {
+            if health.is_resetting() {
+                return true;
+            }
+            rd_health(id.0, caller.to_bits(), Change::Succeeded as u32);
+        }
+    }
     if let Some(stats) = maps::backend_stats(id) {
         stats.succeeded_ns = now_ns;
     }
+    false
+}
+
+/// Clears the failures of backend `id`, which has served a connection, if it has reset others.
+#[inline(always)]
+pub(crate) fn record_service(id: BackendId, caller: Caller) {
     if let Some(health) = element(&RD_HEALTH, Health::index(id, caller.port())) {
         // SAFETY: as in `rd_health`.
-        if unsafe { core::ptr::read_volatile(health) }.0 != Health::HEALTHY.0 {
-            rd_health(id.0, caller.to_bits(), Change::Succeeded as u32);
+        if unsafe { core::ptr::read_volatile(health) }.is_resetting() {
+            rd_health(id.0, caller.to_bits(), Change::Served as u32);
         }
+    }
+}
+
+/// Ejects backend `id`, which has accepted a connect and reset the connection before a byte
+/// arrived, unless the agent's settings keep it.
+#[inline(always)]
+pub(crate) fn record_reset(id: BackendId, caller: Caller) {
+    if maps::control().flags & Control::KEEP_RESETTING == 0 {
+        rd_health(id.0, caller.to_bits(), Change::Reset as u32);
     }
 }
 
@@ -72,6 +104,10 @@ extern "C" fn rd_health(id: u32, caller: u32, change: u32) -> u32 {
         old.with_extended_ejection(caller, now_ns())
     } else if change == Change::Trial as u32 {
         old.on_trial(caller, now_ns())
+    } else if change == Change::Reset as u32 {
+        old.after_reset(caller, now_ns())
+    } else if change == Change::Served as u32 {
+        old.after_service(caller)
     } else {
         old.after_success(caller)
     };

@@ -61,6 +61,19 @@ fn record_outcome(origin: &mut Origin) {
     events::failed(origin, outcome);
 }
 
+/// Counts an established connection that the backend has reset before a byte arrived, and ejects
+/// the backend.
+#[inline(always)]
+pub(crate) fn record_reset(origin: &Origin) {
+    if let Some(stats) = maps::route_stats(origin.route) {
+        add(&mut stats.reset, 1);
+    }
+    if let Some(stats) = maps::backend_stats(origin.backend_id) {
+        add(&mut stats.reset, 1);
+    }
+    health::record_reset(origin.backend_id, health::caller(origin));
+}
+
 /// Records a failure of the backend, at most once for each connect, and ejects it.
 #[inline(always)]
 pub(crate) fn record_failure_once(origin: &mut Origin) {

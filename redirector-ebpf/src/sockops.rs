@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::bpf_sock_ops, programs::SockOpsContext};
 use redirector_common::{
     addr::{Ip4Be, Ip6Be, PortBe},
+    decide::{self, FinalCounters},
     origin::Origin,
 };
 
@@ -94,7 +95,9 @@ fn on_established(ctx: &SockOpsContext) {
     origin.phase = Origin::PHASE_ESTABLISHED;
     let now = maps::now_ns();
     origin.latency_ns = now.wrapping_sub(origin.started_ns);
-    health::record_success(origin.backend_id, health::caller(origin), now);
+    if health::record_success(origin.backend_id, health::caller(origin), now) {
+        origin.evidence |= Origin::EVIDENCE_AWAITED;
+    }
     sockopts::restore_syn_retries(ctx.ops, origin);
     if origin.idle_seconds != 0 {
         sockopts::enable_keepalive(ctx.ops, origin.idle_seconds);
@@ -120,13 +123,13 @@ fn on_established(ctx: &SockOpsContext) {
 #[inline(always)]
 fn on_retransmission(ctx: &SockOpsContext) {
     let Some(origin) = origin(ctx) else { return };
+    if read!((*ctx.ops).__bindgen_anon_1.args[2]) != 0 {
+        origin.flags |= Origin::FLAG_EXPIRED;
+    }
     if origin.phase != Origin::PHASE_CONNECTING {
         return;
     }
     origin.flags |= Origin::FLAG_RETRANSMITTED;
-    if read!((*ctx.ops).__bindgen_anon_1.args[2]) != 0 {
-        origin.flags |= Origin::FLAG_EXPIRED;
-    }
     sockopts::shorten_syn_timeout(ctx.ops, origin);
     if !is_misbound(ctx, origin) {
         outcome::record_failure_once(origin);
@@ -146,7 +149,7 @@ fn on_state_change(ctx: &SockOpsContext) {
         sockopts::restore_syn_retries(ctx.ops, origin);
         outcome::finish_in_flight(origin);
     } else if from >= TCP_ESTABLISHED && origin.phase == Origin::PHASE_ESTABLISHED {
-        on_closed(ctx, origin);
+        on_closed(ctx, origin, from);
     }
 }
 
@@ -197,8 +200,14 @@ fn is_local(ctx: &SockOpsContext) -> bool {
 /// An established connection has ended. Its statistics are read where they are used: a value kept
 /// across a call would be spilled to the stack.
 #[inline(always)]
-fn on_closed(ctx: &SockOpsContext, origin: &mut Origin) {
+fn on_closed(ctx: &SockOpsContext, origin: &mut Origin, from: u32) {
     origin.phase = Origin::PHASE_DONE;
+    let is_reset = from == TCP_ESTABLISHED && is_early_reset(ctx, origin);
+    if is_reset {
+        outcome::record_reset(origin);
+    } else if origin.evidence & Origin::EVIDENCE_AWAITED != 0 && is_served(ctx) {
+        health::record_service(origin.backend_id, health::caller(origin));
+    }
     if let Some(stats) = maps::route_stats(origin.route) {
         add(&mut stats.closed, 1);
         add(&mut stats.rx_bytes, read!((*ctx.ops).bytes_received));
@@ -214,12 +223,42 @@ fn on_closed(ctx: &SockOpsContext, origin: &mut Origin) {
     if let Some(times) = maps::backend_times(origin.backend_id) {
         add(&mut times.srtt_us, u64::from(srtt_us(ctx)));
     }
-    events::closed(origin, || FinalStats {
+    let stats = || FinalStats {
         rx_bytes: read!((*ctx.ops).bytes_received),
         tx_bytes: read!((*ctx.ops).bytes_acked),
         retransmitted: read!((*ctx.ops).total_retrans),
         srtt_us: srtt_us(ctx),
-    });
+    };
+    if is_reset {
+        events::reset(origin, stats);
+    } else {
+        events::closed(origin, stats);
+    }
+}
+
+/// Whether data has arrived. The kernel counts a FIN as a byte.
+#[inline(always)]
+fn is_served(ctx: &SockOpsContext) -> bool {
+    read!((*ctx.ops).bytes_received) > 1
+}
+
+/// Whether the backend has ended the connection before a byte arrived, soon after it accepted it.
+/// A function of its own, so that others pay one branch for it.
+#[inline(never)]
+fn is_early_reset(ctx: &SockOpsContext, origin: &Origin) -> bool {
+    let age = maps::now_ns().wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns);
+    let sent = read!((*ctx.ops).data_segs_out);
+    let socket = FinalCounters {
+        segments_in: read!((*ctx.ops).segs_in),
+        segments_out: read!((*ctx.ops).segs_out),
+        data_segments_out: sent,
+        retransmitted: read!((*ctx.ops).total_retrans),
+        unacknowledged: read!((*ctx.ops).snd_nxt).wrapping_sub(read!((*ctx.ops).snd_una)),
+        queued: read!((*ctx.ops).packets_out),
+    };
+    decide::is_early_reset(read!((*ctx.ops).bytes_received), sent != 0, age)
+        && decide::ended_by_reset(origin.flags, &socket)
+        && !is_misbound(ctx, origin)
 }
 
 /// The smoothed round-trip time, of which the kernel keeps eighths.

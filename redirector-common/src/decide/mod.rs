@@ -12,6 +12,7 @@ mod outcome;
 mod packed;
 mod pool;
 mod port_map;
+mod reset;
 mod select_bit;
 mod select_state;
 mod tables;
@@ -31,4 +32,5 @@ pub use packed::{
 };
 pub use pool::{Pool4, Pool6};
 pub use port_map::find_port;
+pub use reset::{FinalCounters, ended_by_reset, is_early_reset};
 pub use tables::{Client, Tables};

@@ -122,6 +122,8 @@ impl FlowState {
     pub const RESET: u32 = 8;
     /// The outcome of this connect was counted as a failure of the backend.
     pub const FAILED: u32 = 16;
+    /// The RST was the backend's.
+    pub const BACKEND_RESET: u32 = 32;
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -145,6 +147,12 @@ impl FlowState {
     #[inline(always)]
     pub const fn is_ended(self) -> bool {
         self.has(Self::RESET) || self.has(Self::GUEST_FIN | Self::BACKEND_FIN)
+    }
+
+    /// Ended by a RST of the backend, before a FIN of either side.
+    #[inline(always)]
+    pub const fn is_backend_reset(self) -> bool {
+        self.0 & (Self::BACKEND_RESET | Self::GUEST_FIN | Self::BACKEND_FIN) == Self::BACKEND_RESET
     }
 
     /// Octets of data in the SYN.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use redirector_common::{
-    decide::tcp,
+    decide::{self, tcp},
     event::{DenyReason, EventKind},
     packet::flow::{Flow, FlowState},
 };
@@ -83,7 +83,8 @@ extern "C" fn rd_count_established() -> i32 {
     // A connect that was counted as a failure has begun once more.
     let again = opaque::number(u64::from(get!(work.entry.flow.state).has(FlowState::FAILED)));
     let caller = caller(work, get!(work.other.remote_port));
-    health::record_success(id, caller, get!(work.entry.flow.started_ns));
+    // The end of a flow shows whether it was served.
+    let _ = health::record_success(id, caller, get!(work.entry.flow.started_ns));
     let Some(stats) = maps::route_stats(route) else { return CONTINUE };
     maps::add(&mut stats.started, again);
     maps::add(&mut stats.established, 1);
@@ -178,6 +179,7 @@ pub(crate) extern "C" fn rd_ended() -> i32 {
     // Only one of two concurrent ends removes the entry, and counts.
     if tables::remove_established(key) {
         rd_count_ended();
+        rd_judge_end();
     }
     CONTINUE
 }
@@ -200,6 +202,32 @@ extern "C" fn rd_count_ended() -> i32 {
         return CONTINUE;
     };
     maps::add(&mut stats.closed, 1);
+    CONTINUE
+}
+
+/// What the end of the flow in `work.entry` shows about its backend.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rd_judge_end() -> i32 {
+    let Some(work) = work() else { return NEXT };
+    let state: FlowState = get!(work.entry.flow.state);
+    let id = get!(work.entry.flow.backend_id);
+    let caller = caller(work, get!(work.entry.flow.peer_port));
+    let (received, sent) = (get!(work.report.rx_bytes), get!(work.report.tx_bytes) != 0);
+    if state.is_backend_reset()
+        && decide::is_early_reset(received, sent, get!(work.report.elapsed_ns))
+    {
+        let Some(stats) = maps::route_stats(get!(work.entry.flow.route)) else { return CONTINUE };
+        maps::add(&mut stats.reset, 1);
+        let Some(stats) = maps::backend_stats(id) else { return CONTINUE };
+        maps::add(&mut stats.reset, 1);
+        health::record_reset(id, caller);
+        flow_events::rd_flow_failed(EventKind::Reset as u32);
+        return CONTINUE;
+    }
+    if received != 0 {
+        health::record_service(id, caller);
+    }
     flow_events::rd_flow_event(EventKind::Closed as u32);
     CONTINUE
 }

@@ -54,7 +54,7 @@ pub(crate) extern "C" fn rd_flow_event(kind: u32) -> u32 {
     1
 }
 
-/// A backend did not accept the flow in `work.entry`; `kind`: an [`EventKind`].
+/// A backend did not accept the flow in `work.entry`, or has reset it; `kind`: an [`EventKind`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn rd_flow_failed(kind: u32) -> u32 {
@@ -62,8 +62,10 @@ pub(crate) extern "C" fn rd_flow_failed(kind: u32) -> u32 {
     if sampling(work).is_off() {
         return 0;
     }
-    set!(work.report.rx_bytes = 0);
-    set!(work.report.tx_bytes = 0);
+    if kind != EventKind::Reset as u32 {
+        set!(work.report.rx_bytes = 0);
+        set!(work.report.tx_bytes = 0);
+    }
     let sampling = admit_failure(work);
     if sampling.is_off() {
         return 0;

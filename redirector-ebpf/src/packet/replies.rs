@@ -103,7 +103,7 @@ fn judge(skb: *mut __sk_buff) -> i32 {
         ESTABLISH => finish::rd_established(skb),
         REFUSE => refusal::rd_refused(skb, Failure::Refused as u32),
         FINISH => rd_reply_end(FlowState::BACKEND_FIN),
-        RESET => rd_reply_end(FlowState::RESET),
+        RESET => rd_reply_end(FlowState::RESET | FlowState::BACKEND_RESET),
         STALE => {
             syn::rd_forget();
             NEXT

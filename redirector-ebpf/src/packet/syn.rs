@@ -46,7 +46,7 @@ pub(crate) extern "C" fn rd_syn(skb: *mut __sk_buff) -> i32 {
     let same = get!(work.segment.sequence) == get!(flow.initial_sequence);
     let waited = maps::now_ns().wrapping_sub(get!(flow.started_ns));
     let state: FlowState = get!(flow.state);
-    match decide::guest_syn(state, same, waited, maps::control().syn_wait_ms) {
+    match decide::guest_syn(state, same, waited, maps::control().syn_wait_ms.into()) {
         GuestSyn::Again => CONTINUE,
         GuestSyn::New => {
             replace(state);

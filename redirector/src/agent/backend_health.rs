@@ -10,6 +10,7 @@ use crate::{
         state::reconciler::Reconciler,
     },
     config::Config,
+    datapath::EjectionCause,
     error::error_chain,
 };
 
@@ -52,6 +53,9 @@ impl BackendHealth {
             timeout: config.health.connect_timeout,
         };
         let gap = pace.longest_gap(self.tick + self.due.saturating_duration_since(Instant::now()));
+        // A probe learns nothing about a backend that accepts connects and resets the connections.
+        let mut unhealthy = unhealthy;
+        unhealthy.retain(|backend| backend.cause == EjectionCause::Connect);
         for (backend, hold) in self.probes.send(unhealthy, pace) {
             let time = gap.min(hold);
             if time.is_zero() {

@@ -160,10 +160,19 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::datapath::EjectionCause;
 
     fn unhealthy(port: u16) -> UnhealthyBackend {
         let address = IpAddr::from([127, 0, 0, 1]);
-        UnhealthyBackend { index: 1, address, port, failures: 1, client: None, sources: vec![] }
+        UnhealthyBackend {
+            index: 1,
+            address,
+            port,
+            failures: 1,
+            client: None,
+            cause: EjectionCause::Connect,
+            sources: vec![],
+        }
     }
 
     const PACE: ProbePace =

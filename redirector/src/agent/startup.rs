@@ -212,6 +212,7 @@ async fn build(
 fn open_datapath(config: &Config, preloaded: Option<Preloaded>) -> anyhow::Result<Datapath> {
     let mut datapath = Datapath::open_preloaded(&datapath::Settings::from(config), preloaded)?;
     datapath.set_connect_timeout(config.health.connect_timeout)?;
+    datapath.set_eject_on_reset(config.health.eject_on_reset)?;
     Ok(datapath)
 }
 

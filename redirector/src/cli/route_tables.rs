@@ -128,8 +128,10 @@ pub(super) fn show(env: &mut Env<'_>, route: &RouteView) -> io::Result<()> {
 }
 
 fn backends(env: &mut Env<'_>, backends: &[BackendView]) -> io::Result<()> {
-    let mut table =
-        table(env, ["BACKEND", "STATE", "OPEN", "ESTABLISHED", "REFUSED", "TIMED OUT", "OTHER"]);
+    let mut table = table(
+        env,
+        ["BACKEND", "STATE", "OPEN", "ESTABLISHED", "RESET", "REFUSED", "TIMED OUT", "OTHER"],
+    );
     for backend in backends {
         let counters: BackendCounters = backend.counters.unwrap_or_default();
         table.add_row(vec![
@@ -137,6 +139,7 @@ fn backends(env: &mut Env<'_>, backends: &[BackendView]) -> io::Result<()> {
             state_cell(backend),
             number(counters.established.saturating_sub(counters.closed)),
             number(counters.established),
+            number(counters.reset),
             number(counters.refused),
             number(counters.timed_out),
             number(counters.unreachable + counters.unsent),
@@ -167,7 +170,8 @@ fn render_clients(backend: &BackendView) -> String {
 
 /// `ejected after 3 failures, retry in 4 s`.
 pub(super) fn render_ejected(backend: &BackendView) -> String {
-    let failures = crate::control::count(backend.failures as usize, "failure");
+    let noun = backend.cause.unwrap_or_default().noun();
+    let failures = crate::control::count(backend.failures as usize, noun);
     match backend.retry_in_ms {
         Some(left) => {
             format!("ejected after {failures}, retry in {}", span(Duration::from_millis(left)))
@@ -200,6 +204,7 @@ fn render_counters(counters: &Counters) -> String {
         counters.open()
     );
     for (number, what) in [
+        (counters.reset, "reset by the backend before a byte arrived"),
         (counters.refused, "refused by the backend"),
         (counters.timed_out, "timed out"),
         (counters.unreachable, "unreachable"),
@@ -217,7 +222,8 @@ fn render_counters(counters: &Counters) -> String {
 }
 
 fn failed(counters: &Counters) -> u64 {
-    counters.refused + counters.timed_out + counters.unreachable + counters.unsent
+    let c = counters;
+    c.reset + c.refused + c.timed_out + c.unreachable + c.unsent
 }
 
 /// The source, or that it is unknown.

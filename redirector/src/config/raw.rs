@@ -79,6 +79,7 @@ pub(super) enum RawIntercept {
 pub(super) struct RawHealth {
     pub(super) connect_timeout: Option<String>,
     pub(super) probe_interval: Option<String>,
+    pub(super) eject_on_reset: Option<bool>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -131,6 +132,7 @@ pub(super) fn read(
     let mut health = root.section("health").overridden_by("REDIRECTOR_HEALTH");
     config.health.connect_timeout = health.text("connect_timeout", "`\"3s\"`");
     config.health.probe_interval = health.text("probe_interval", "`\"5s\"`");
+    config.health.eject_on_reset = health.boolean("eject_on_reset");
     health.finish();
 
     let mut datapath = root.section("datapath").overridden_by("REDIRECTOR_DATAPATH");
@@ -209,6 +211,7 @@ impl From<&Config> for RawConfig {
             health: RawHealth {
                 connect_timeout: Some(format_duration(health.connect_timeout)),
                 probe_interval: Some(format_duration(health.probe_interval)),
+                eject_on_reset: Some(health.eject_on_reset),
             },
             datapath: RawDatapath { debug_log: Some(datapath.debug_log) },
             routes: routes.iter().map(|route: &Route| route.into()).collect(),

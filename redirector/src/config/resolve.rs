@@ -368,6 +368,7 @@ impl Check<'_, '_> {
             probe_interval: self
                 .one("health.probe_interval", raw.probe_interval, up_to(3600))
                 .unwrap_or(default.probe_interval),
+            eject_on_reset: raw.eject_on_reset.unwrap_or(default.eject_on_reset),
         }
     }
 

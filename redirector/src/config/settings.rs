@@ -159,6 +159,8 @@ pub struct Health {
     pub connect_timeout: Duration,
     /// How often an ejected backend is probed.
     pub probe_interval: Duration,
+    /// Whether a backend that accepts connects and resets the connections is ejected.
+    pub eject_on_reset: bool,
 }
 
 /// The programs in the kernel.
@@ -226,6 +228,10 @@ impl Default for Dns {
 
 impl Default for Health {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(3), probe_interval: Duration::from_secs(5) }
+        Self {
+            connect_timeout: Duration::from_secs(3),
+            probe_interval: Duration::from_secs(5),
+            eject_on_reset: true,
+        }
     }
 }

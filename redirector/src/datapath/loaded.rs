@@ -473,6 +473,16 @@ impl Datapath {
         self.maps.set_connect_timeout(timeout, sys::hz())
     }
 
+    /// Sets whether a backend is ejected that accepts connects and resets the connections before a
+    /// byte arrives.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to write the map.
+    pub fn set_eject_on_reset(&mut self, eject: bool) -> Result<(), DatapathError> {
+        self.maps.set_eject_on_reset(eject)
+    }
+
     /// The reading end of the events; `None` after the first call. Earlier events are still there,
     /// as far as the ring buffer could hold them.
     pub fn take_event_reader(&mut self) -> Option<EventReader> {

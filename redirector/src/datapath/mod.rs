@@ -108,5 +108,6 @@ pub use redirector_common::{
 };
 pub use settings::Settings;
 pub use status::{
-    Attachment, BackendStatus, Ejection, ProgramStatus, RouteStatus, Status, UnhealthyBackend,
+    Attachment, BackendStatus, Ejection, EjectionCause, ProgramStatus, RouteStatus, Status,
+    UnhealthyBackend,
 };

@@ -45,6 +45,7 @@ impl BackendStatus {
         let ejection = |health: &Health| Ejection {
             port: health.port().get(),
             client: health.witness().map(|witness| witness.bits() as u16),
+            cause: (*health).into(),
             failures: health.failures(),
             retry_in_ms: health.left_ns(now_ns) / 1_000_000,
         };
@@ -64,10 +65,39 @@ pub struct Ejection {
     pub port: u16,
     /// For whom: see [`client_name`](crate::datapath::client_name); `None`: for all.
     pub client: Option<u16>,
+    /// What failed.
+    pub cause: EjectionCause,
     /// Consecutive failures, up to 7.
     pub failures: u8,
     /// Time until a connect tries it again, in milliseconds.
     pub retry_in_ms: u64,
+}
+
+/// What a backend is ejected for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EjectionCause {
+    /// Connects failed.
+    #[default]
+    Connect,
+    /// It accepted connects and reset the connections before a byte arrived.
+    Reset,
+}
+
+impl EjectionCause {
+    /// A failure in one word.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Connect => "failure",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+impl From<Health> for EjectionCause {
+    fn from(health: Health) -> Self {
+        if health.is_resetting() { Self::Reset } else { Self::Connect }
+    }
 }
 
 /// A backend that failed and has had no success since.
@@ -84,6 +114,8 @@ pub struct UnhealthyBackend {
     /// Whose connects failed: see [`client_name`](crate::datapath::client_name); `None`: those of
     /// several.
     pub client: Option<u16>,
+    /// What failed.
+    pub cause: EjectionCause,
     /// The addresses that its route connects from; none: the kernel's choice.
     pub sources: Vec<IpAddr>,
 }

@@ -172,6 +172,11 @@ pub const METRICS: &[Metric] = &[
         "Established connections that have ended",
     ),
     counter(
+        "redirector_route_connections_reset",
+        &["source"],
+        "Established connections that the backend reset before a byte arrived",
+    ),
+    counter(
         "redirector_route_connects_denied",
         &["source"],
         "Connects refused on this host: the port is not listed, or there is no backend",

@@ -54,6 +54,7 @@ const ROUTE_METRICS: &[(&str, RouteValues)] = &[
         ),
     ),
     ("redirector_route_connections_closed", One(|route| route.counters.closed as f64)),
+    ("redirector_route_connections_reset", One(|route| route.counters.reset as f64)),
     ("redirector_route_connects_denied", One(|route| route.counters.denied as f64)),
     ("redirector_route_connects_passed", One(|route| route.counters.passed as f64)),
     ("redirector_route_connects_all_ejected", One(|route| route.counters.all_ejected as f64)),

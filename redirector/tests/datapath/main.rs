@@ -16,6 +16,7 @@ mod ipv6;
 mod judgement;
 mod options;
 mod pins;
+mod resets;
 mod rig;
 mod swaps;
 mod upgrade;

@@ -5,6 +5,7 @@ mod clients;
 mod flow_field;
 mod flow_frames;
 mod flow_limits;
+mod flow_resets;
 mod flow_sockets;
 mod frames;
 mod name_publishing;

@@ -54,9 +54,12 @@ fn apply(state: &mut AgentState, next: Accepted) -> Result<Vec<SourceName>, ApiE
     if !changed.is_empty() {
         state.count_change(cause.action);
     }
-    let timeout = config.health.connect_timeout;
-    if let Err(error) = state.reconciler.datapath.set_connect_timeout(timeout) {
-        warn!("failed to set health.connect_timeout: {}", error_chain(&error));
+    let (health, datapath) = (&config.health, &mut state.reconciler.datapath);
+    if let Err(error) = datapath
+        .set_connect_timeout(health.connect_timeout)
+        .and_then(|()| datapath.set_eject_on_reset(health.eject_on_reset))
+    {
+        warn!("failed to put the settings of health in force: {}", error_chain(&error));
     }
     let attaches = state.config.current().attach != config.attach;
     state.config.accept(next);

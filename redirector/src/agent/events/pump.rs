@@ -113,7 +113,8 @@ impl EventPump {
         let (reply, answer) = oneshot::channel();
         let indices = events.iter().map(|event| event.index).collect();
         let failed = |event: &&Event| {
-            matches!(event.kind, EventKind::Refused | EventKind::TimedOut | EventKind::Unreachable)
+            use EventKind::{Refused, Reset, TimedOut, Unreachable};
+            matches!(event.kind, Refused | TimedOut | Unreachable | Reset)
         };
         let failing = events.iter().filter(failed).map(|event| event.index).collect();
         self.channels.queries.send(NameQuery { indices, failing, reply }).await.ok()?;
@@ -144,7 +145,7 @@ impl EventPump {
             vip_port: event.vip_port,
             backend: event.backend,
             elapsed_ns: u64::try_from(event.elapsed.as_nanos()).unwrap_or(u64::MAX),
-            traffic: (event.kind == EventKind::Closed).then(|| api::Traffic {
+            traffic: event.kind.is_end().then(|| api::Traffic {
                 rx_bytes: event.rx_bytes,
                 tx_bytes: event.tx_bytes,
                 srtt_us: u64::try_from(event.srtt.as_micros()).unwrap_or(u64::MAX),

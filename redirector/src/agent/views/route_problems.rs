@@ -157,7 +157,7 @@ fn clients(route: &RouteView) -> Vec<Problem> {
         });
         clients
             .map(|(at, client, ejection)| {
-                let failures = count(ejection.failures as usize, "failure");
+                let failures = count(ejection.failures as usize, ejection.cause.noun());
                 let message = format!(
                     "{at}, a backend of {name}, is ejected for {client} only, after {failures}"
                 );
@@ -172,7 +172,9 @@ fn backends(route: &RouteView) -> Vec<Problem> {
     let name = name(route);
     let ejected: Vec<_> =
         route.backends.iter().filter(|backend| backend.state == BackendState::Ejected).collect();
-    let failures = |backend: &BackendView| count(backend.failures as usize, "failure");
+    let failures = |backend: &BackendView| {
+        count(backend.failures as usize, backend.cause.unwrap_or_default().noun())
+    };
     if ejected.len() < route.backends.len() {
         let problem = |backend: &BackendView| {
             let message = format!(
@@ -210,12 +212,16 @@ fn addresses(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::{Counters, RejectedAddress, Resolution, VipView};
+    use crate::{
+        control::api::{Counters, RejectedAddress, Resolution, VipView},
+        datapath::EjectionCause,
+    };
 
     fn route(state: ResolutionState, backends: &[u32]) -> RouteView {
         let backend = |(n, &failures): (usize, &u32)| BackendView {
             address: IpAddr::from([203, 0, 113, n as u8 + 1]),
             state: if failures > 0 { BackendState::Ejected } else { BackendState::Eligible },
+            cause: (failures > 0).then_some(EjectionCause::Connect),
             failures,
             retry_in_ms: (failures > 0).then_some(500),
             ejections: vec![],
@@ -341,6 +347,10 @@ mod tests {
         assert_eq!(first(ResolutionState::Fresh, &[]), (format!("{of}, has no address"), true));
         let one = "203.0.113.2, a backend of a.internal, is ejected after 3 failures";
         assert_eq!(messages(ResolutionState::Fresh, &[0, 3]), [(one.into(), false)]);
+        let mut view = route(ResolutionState::Fresh, &[0, 3]);
+        view.backends[1].cause = Some(EjectionCause::Reset);
+        let resets = "203.0.113.2, a backend of a.internal, is ejected after 3 resets";
+        assert_eq!(of_route(&view)[0].message, resets);
         let all = "all 2 backends of a.internal are unhealthy but are still used";
         assert_eq!(messages(ResolutionState::Fresh, &[1, 3]), [(all.into(), true)]);
         let only = "203.0.113.1, the only backend of a.internal, is unhealthy (1 failure) but is \

@@ -68,6 +68,7 @@ pub(crate) fn backend(status: BackendStatus) -> api::BackendView {
         } else {
             api::BackendState::Eligible
         },
+        cause: ejected.map(|ejection| ejection.cause),
         failures: ejected.map_or(0, |ejection| ejection.failures.into()),
         retry_in_ms: ejected.map(|ejection| ejection.retry_in_ms),
         ejections: status.ejections.iter().map(ejection).collect(),
@@ -79,6 +80,7 @@ fn ejection(ejection: &Ejection) -> api::EjectionView {
     api::EjectionView {
         port: ejection.port,
         client: ejection.client.map(client_name),
+        cause: ejection.cause,
         failures: ejection.failures.into(),
         retry_in_ms: ejection.retry_in_ms,
     }

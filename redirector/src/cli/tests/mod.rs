@@ -150,6 +150,7 @@ fn definition(ports: &[&str]) -> RawRoute {
 fn backend(last: u8, failures: u32) -> BackendView {
     BackendView {
         address: [203, 0, 113, last].into(),
+        cause: (failures > 0).then_some(crate::datapath::EjectionCause::Connect),
         state: if failures == 0 { BackendState::Eligible } else { BackendState::Ejected },
         failures,
         retry_in_ms: (failures > 0).then_some(4000),

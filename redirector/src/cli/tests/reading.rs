@@ -55,9 +55,9 @@ a.internal
   connects       9 started, 7 established, 1 open, 2 refused by the backend
   traffic        1.5 KiB received, 0 B sent on closed connections
 
-BACKEND      STATE                               OPEN  ESTABLISHED  REFUSED  TIMED OUT  OTHER
-203.0.113.7  eligible                               1            7        2          0      0
-203.0.113.8  ejected after 3 failures, retry in 4 s     1            7        2          0      0
+BACKEND      STATE                               OPEN  ESTABLISHED  RESET  REFUSED TIMED OUT OTHER
+203.0.113.7  eligible                               1            7      0        2         0     0
+203.0.113.8  ejected after 3 failures, retry in 4 s 1            7      0        2         0     0
 ";
     let ended = rig.run(&["route", "show", "a.internal"]);
     let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

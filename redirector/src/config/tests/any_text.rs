@@ -38,6 +38,7 @@ fn line() -> impl Strategy<Value = String> {
         "ttl",
         "connect_timeout",
         "probe_interval",
+        "eject_on_reset",
         "debug_log",
         "source",
         "destination",

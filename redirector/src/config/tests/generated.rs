@@ -112,6 +112,7 @@ const KEYS: &[Key] = &[
     ("dns.ttl", "30", Takes::Number, &[]),
     ("health.connect_timeout", "\"3s\"", Takes::Text, DURATIONS),
     ("health.probe_interval", "\"5s\"", Takes::Text, DURATIONS),
+    ("health.eject_on_reset", "false", Takes::Boolean, &[]),
     ("datapath.debug_log", "true", Takes::Boolean, &[]),
     ("source", "\"artifactory.internal.company.net\"", Takes::Text, NAMES),
     ("destination", "\"artifactory.public.company.net\"", Takes::Either, DESTINATIONS),

@@ -130,6 +130,7 @@ fn every_key_sets_its_field() {
         [health]
         connect_timeout = "500ms"
         probe_interval = "1m"
+        eject_on_reset = false
         [datapath]
         debug_log = true
         [[routes]]
@@ -193,6 +194,7 @@ fn every_key_sets_its_field() {
     assert_eq!(config.dns.real_address_clients.len(), 3);
     assert_eq!((config.dns.ttl, config.health.connect_timeout), (0, Duration::from_millis(500)));
     assert_eq!(config.health.probe_interval, Duration::from_secs(60));
+    assert!(!config.health.eject_on_reset);
     assert!(config.datapath.logs_decisions());
     let route = &config.routes[0];
     assert_eq!(route.source.to_string(), "*.internal.company.net");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use crate::control::api::version::VERSION;
 use crate::{
-    datapath::{BackendCounters, RouteCounters},
+    datapath::{BackendCounters, EjectionCause, RouteCounters},
     route::{RawRoute, RouteOrigin, SourceName},
 };
 
@@ -132,6 +132,10 @@ pub struct BackendView {
     pub address: IpAddr,
     /// Whether connects use it.
     pub state: BackendState,
+    /// What it is ejected for: `connect` (connects failed) or `reset` (it accepts connects, and
+    /// resets the connections before a byte arrives); null when it is eligible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EjectionCause>,
     /// Consecutive failures, up to 7; 0 when it is eligible.
     pub failures: u32,
     /// Milliseconds until the kernel tries it again on its own; null when it is eligible.
@@ -150,6 +154,9 @@ pub struct EjectionView {
     pub port: u16,
     /// The cgroup or the interface whose connects have failed and avoid the backend; null: all do.
     pub client: Option<String>,
+    /// What failed: `connect` or `reset`.
+    #[serde(default)]
+    pub cause: EjectionCause,
     /// Consecutive failures, up to 7.
     pub failures: u32,
     /// Milliseconds until the kernel tries it again on its own.

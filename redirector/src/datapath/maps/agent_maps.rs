@@ -287,6 +287,7 @@ impl AgentMaps {
                 port: health.port().get(),
                 failures: health.failures(),
                 client: health.witness().map(|witness| witness.bits() as u16),
+                cause: health.into(),
                 sources: self.sources_of(index, address),
             })
         };
@@ -354,6 +355,12 @@ impl AgentMaps {
         let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let control = read(&self.control, names::CONTROL, 0)?.with_connect_timeout(timeout, hz);
         write(&mut self.control, names::CONTROL, 0, control)
+    }
+
+    pub(crate) fn set_eject_on_reset(&mut self, eject: bool) -> Result<(), DatapathError> {
+        let control = read(&self.control, names::CONTROL, 0)?;
+        let flags = if eject { 0 } else { Control::KEEP_RESETTING };
+        write(&mut self.control, names::CONTROL, 0, Control { flags, ..control })
     }
 
     pub(crate) fn set_event_sampling(&mut self, sampling: Option<u8>) -> Result<(), DatapathError> {

@@ -31,6 +31,7 @@ fn route(counters: Counters) -> RouteView {
             left_out: vec![],
         }),
         backends: vec![BackendView {
+            cause: None,
             address: [203, 0, 113, 7].into(),
             state: BackendState::Eligible,
             failures: 0,

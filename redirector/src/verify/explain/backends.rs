@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::explainer::Explainer;
 use crate::{
-    control::api::{BackendState, BackendView, RouteView},
+    control::api::{BackendState, BackendView, EjectionView, RouteView},
+    datapath::EjectionCause,
     verify::{
         cause_code::CauseCode,
         causes::{no_backends, unusable_family},
@@ -62,11 +63,13 @@ fn clients(backend: &BackendView, port: u16) -> impl Iterator<Item = &str> {
 
 fn render_backend(backend: &BackendView, port: u16) -> String {
     let clients: Vec<_> = clients(backend, port).collect();
+    let resets = |at: &EjectionView| at.port == port && at.cause == EjectionCause::Reset;
+    let cause = if backend.ejections.iter().any(resets) { " after resets" } else { "" };
     let note = match (backend.state, backend.retry_in_ms) {
         (BackendState::Eligible, _) if clients.is_empty() => String::new(),
-        (BackendState::Eligible, _) => format!(" (ejected for {})", clients.join(", ")),
-        (BackendState::Ejected, Some(ms)) => format!(" (ejected, retry in {ms} ms)"),
-        (BackendState::Ejected, None) => " (ejected)".into(),
+        (BackendState::Eligible, _) => format!(" (ejected for {}{cause})", clients.join(", ")),
+        (BackendState::Ejected, Some(ms)) => format!(" (ejected{cause}, retry in {ms} ms)"),
+        (BackendState::Ejected, None) => format!(" (ejected{cause})"),
     };
     format!("{}{note}", SocketAddr::new(backend.address, port))
 }

@@ -183,6 +183,7 @@ fn an_ejected_backend_of_several_prevents_nothing() {
 fn an_ejection_for_one_client_is_named_for_it_alone() {
     let mut status = status();
     let of = |client: &str| EjectionView {
+        cause: crate::datapath::EjectionCause::Connect,
         port: 443,
         client: Some(client.to_owned()),
         failures: 3,

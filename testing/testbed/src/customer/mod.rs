@@ -1,5 +1,6 @@
 //! The customer's site: its servers in public and inside.
 
+mod abrupt_server;
 mod banner_server;
 mod certificates;
 mod dns_server;
@@ -9,6 +10,7 @@ mod registry;
 pub mod resolver;
 mod site;
 
+pub use abrupt_server::{AbruptServer, Ending};
 pub use banner_server::BannerServer;
 pub use certificates::Certificates;
 pub use dns_server::DnsServer;

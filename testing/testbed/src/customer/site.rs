@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::abrupt_server::{AbruptServer, Ending};
 use super::banner_server::BannerServer;
 use super::certificates::Certificates;
 use super::dns_server::DnsServer;
@@ -145,6 +146,11 @@ impl Customer {
     /// server that answers `lb1` or `lb2`.
     pub fn load_balancer(&self, number: usize) -> Result<LoadBalancer> {
         LoadBalancer::start(&self.sandbox, number)
+    }
+
+    /// A server at `address` that ends its connections like this.
+    pub fn abrupt_server(&self, address: SocketAddr, ending: Ending) -> Result<AbruptServer> {
+        AbruptServer::start(self.sandbox.namespaces(), address, ending)
     }
 
     /// Starts a server at an address of the customer's that answers each connection with `banner`
