@@ -3,6 +3,7 @@
 //! | module | contains |
 //! |---|---|
 //! | `standby` | waiting for the end of a running agent |
+//! | `first_answers` | what the shim answers before a successor's datapath is open |
 //! | `startup` | everything that can fail, before anything is served |
 //! | `event_loop` | the one task that changes the state |
 //! | `changes` | commands, imports, rollbacks and reloads |
@@ -25,6 +26,7 @@ mod changes;
 mod decision_log;
 mod event_loop;
 mod events;
+mod first_answers;
 mod interception;
 mod pods;
 mod probes;

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::{agent::attach::pod_scope::PodScope, error::error_chain, kubernetes};
 
-/// How long the start waits for the first list: without it all pods are attached.
+/// How long the first attaching waits for the list: without it all pods are attached.
 const FIRST_LIST: Duration = Duration::from_secs(3);
 
 /// The name of the node, from the pod's `spec.nodeName`.
@@ -31,15 +31,18 @@ fn client() -> Option<(Client, String)> {
 }
 
 /// Begins to follow the pods of this node.
-pub(crate) async fn follow() -> PodScope {
+pub(crate) fn follow() -> PodScope {
     let Some((client, node)) = client() else { return PodScope::new(None) };
-    let (sender, mut receiver) = watch::channel(None);
+    let (sender, receiver) = watch::channel(None);
     tokio::spawn(kubernetes::follow(client, node, sender));
-    let listed = receiver.wait_for(Option::is_some);
-    if timeout(FIRST_LIST, listed).await.is_err() {
+    PodScope::new(Some(receiver))
+}
+
+/// Waits until the pods are listed, if the API server answers soon enough.
+pub(crate) async fn first_list(pods: &mut PodScope) {
+    if timeout(FIRST_LIST, pods.listed()).await.is_err() {
         warn!("the API server has not listed the pods within {FIRST_LIST:?}: all are redirected");
     }
-    PodScope::new(Some(receiver))
 }
 
 /// Removes the taint that keeps jobs away from a new node, now that the agent serves. Where the

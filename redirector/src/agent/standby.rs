@@ -12,7 +12,8 @@ use tracing::{info, warn};
 
 use crate::{
     agent::{
-        interception,
+        attach::pod_scope::PodScope,
+        interception, pods,
         process::{
             lock,
             signals::{Signal, Signals},
@@ -45,6 +46,8 @@ pub(crate) struct Inheritance {
     pub(crate) sockets: InheritedSockets,
     /// The programs, loaded beside those that serve.
     pub(crate) preloaded: Option<Preloaded>,
+    /// The pods of this node, which it has followed while it waited.
+    pub(crate) pods: Option<PodScope>,
     /// Since when this agent has waited for the end of that one; none if the service manager has
     /// kept the sockets.
     pub(crate) waiting_since: Option<Instant>,
@@ -76,7 +79,8 @@ pub(crate) async fn wait(
     // First: from now on no query is lost, even if the other agent dies.
     let sockets = predecessor.sockets().await.context("failed to receive the agent's sockets")?;
     let sockets = InheritedSockets::new(sockets);
-    let preloaded = preload(config).await;
+    let mut pods = pods::follow();
+    let (preloaded, ()) = tokio::join!(preload(config), pods::first_list(&mut pods));
     report_ready(&mut predecessor, when_taken).await;
     let ended = tokio::select! {
         () = predecessor.ended() => true,
@@ -90,7 +94,7 @@ pub(crate) async fn wait(
     let debug_flag = config.datapath.debug_flag;
     let mut next = Accepted::at_start(path)?;
     next.0.config.datapath.debug_flag = debug_flag;
-    Ok(Some((next, Inheritance { sockets, preloaded, waiting_since })))
+    Ok(Some((next, Inheritance { sockets, preloaded, pods: Some(pods), waiting_since })))
 }
 
 /// Connects to the running agent, which may still be starting; none if it has ended.

@@ -22,6 +22,7 @@ use crate::{
         decision_log,
         event_loop::EventLoop,
         events::pump::EventPump,
+        first_answers,
         interception::Interception,
         pods,
         process::{
@@ -133,7 +134,7 @@ struct Built {
 async fn build(
     config_state: ConfigState,
     locks: Arc<Mutex<Locks>>,
-    inheritance: Inheritance,
+    mut inheritance: Inheritance,
 ) -> anyhow::Result<Built> {
     let config = config_state.current().clone();
     // Read only: a start that fails leaves the files as they are.
@@ -143,9 +144,15 @@ async fn build(
     let routes = RouteSet::new(path, config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
 
+    // Early: the API server may need a while for its first list.
+    let has_followed = inheritance.pods.is_some();
+    let pods = inheritance.pods.take().unwrap_or_else(pods::follow);
     let predecessor = inheritance.predecessor(locks.lock().follows_unclean_end());
     let (mut sockets, mut unused) = bind_sockets(&config, inheritance.sockets).await?;
     let listen = sockets.shim.as_ref().map(BoundShim::local_addrs).unwrap_or_default();
+    if let (Some(shim), Some(preloaded)) = (&mut sockets.shim, &inheritance.preloaded) {
+        first_answers::serve(shim, preloaded, &config, (&routes, &leases));
+    }
     let mut datapath = open_datapath(&config, inheritance.preloaded)?;
     if config.pool.guard {
         host::add_guard(&config.pool).await?;
@@ -181,7 +188,6 @@ async fn build(
     });
     // Before the shim serves: an upstream would deny that a source exists.
     reconciler.publish_installed_to_shim();
-    let pods = pods::follow().await;
     let (scrape, scrapes) = mpsc::channel(1);
     let mut state = AgentState::new(AgentParts {
         reconciler,
@@ -197,6 +203,13 @@ async fn build(
     });
     // Before a route is live: clients remember an address for ever.
     state.save_leases();
+    if let Some(shim) = &mut sockets.shim {
+        shim.start().context("failed to serve DNS")?;
+    }
+    // Not again: nothing has a heartbeat meanwhile.
+    if !has_followed {
+        pods::first_list(&mut state.pods).await;
+    }
     Ok(Built {
         event_loop: EventLoop::new(state, hand_over.clone(), scrapes),
         sockets,
@@ -304,12 +317,12 @@ impl BoundAgent {
         event_loop.store(&held, &unused);
         hand_over.set_sockets(held);
         event_loop.state().config.save_copy();
-        let shutdown = CancellationToken::new();
+        let (shutdown, shim_stop) = (CancellationToken::new(), CancellationToken::new());
         let (commands, queue) = mpsc::channel::<Command>(MAX_QUEUED_COMMANDS);
         let (failed, failures) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         if let Some(shim) = sockets.shim {
-            let stop = shutdown.clone();
+            let stop = shim_stop.clone();
             tasks.spawn(async move {
                 if let Err(error) = shim.serve(stop).await {
                     let _ = failed.send(error.context("the DNS shim has failed")).await;
@@ -334,7 +347,7 @@ impl BoundAgent {
         let all_ended = async {
             let mut event_loop = Some(event_loop);
             if has_successor {
-                // The successor continues while forwarded queries still end here.
+                // DNS is answered here until the successor continues, and forwarded queries end.
                 let _ = events.await;
                 if let Some(event_loop) = event_loop.take() {
                     event_loop.shutdown().await;
@@ -342,12 +355,15 @@ impl BoundAgent {
                 locks.lock().release();
                 hand_over.release();
             }
+            shim_stop.cancel();
             while tasks.join_next().await.is_some() {}
             if let Some(event_loop) = event_loop {
                 event_loop.shutdown().await;
             }
         };
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended).await.is_err() {
+        let timed_out = tokio::time::timeout(SHUTDOWN_TIMEOUT, all_ended).await.is_err();
+        shim_stop.cancel();
+        if timed_out {
             warn!("not everything had ended within {SHUTDOWN_TIMEOUT:?}");
         }
         ended

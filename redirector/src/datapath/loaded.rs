@@ -39,6 +39,7 @@ use crate::{
             name_maps::NameMaps,
             published_names::{NameChange, PublishedName},
             resolvers::{InterceptionStatus, MAX_RESOLVERS, Resolvers, ShimEndpoint},
+            route_maps::RouteMaps,
         },
         pins::{compat, layout::Pins, upgrade::Predecessor, version::Version},
         settings::Settings,
@@ -92,6 +93,21 @@ impl Preloaded {
         compat::compare(&pins, &settings.pool, &version)?;
         let (object, decision_log) = load(settings, &version, &pins)?;
         Ok(Some(Self { settings: settings.clone(), object, decision_log }))
+    }
+
+    /// The VIPs, by index, whose routes the maps have now; none if [`Datapath::open_preloaded`]
+    /// with these settings would load the programs again.
+    ///
+    /// # Errors
+    ///
+    /// If the map of routes cannot be read.
+    pub fn installed(&self, settings: &Settings) -> Result<Option<BTreeSet<u32>>, DatapathError> {
+        let pins = Pins::for_version(&settings.bpffs, Version::own().abi);
+        if !self.fits(settings, &pins) {
+            return Ok(None);
+        }
+        let present = RouteMaps::open(&pins)?.present(settings.pool.size())?;
+        Ok(Some(present.into_iter().map(|(index, _)| index).collect()))
     }
 
     /// Whether these settings and the maps that are pinned now are those of the programs.
@@ -155,11 +171,14 @@ impl Datapath {
             }
             _ => pins.create_dirs()?,
         }
-        compat::compare(&pins, &settings.pool, version)?;
         let (mut object, decision_log) =
             match preloaded.filter(|preloaded| preloaded.fits(settings, &pins)) {
+                // They were compared when the programs were loaded with them.
                 Some(Preloaded { object, decision_log, .. }) => (object, decision_log),
-                None => load(settings, version, &pins)?,
+                None => {
+                    compat::compare(&pins, &settings.pool, version)?;
+                    load(settings, version, &pins)?
+                }
             };
         object.link();
         let maps = AgentMaps::open(&mut object, &settings.pool, version, predecessor.as_ref())?;

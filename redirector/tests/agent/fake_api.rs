@@ -43,6 +43,7 @@ struct State {
 pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
     down: Arc<AtomicBool>,
+    silent: Arc<AtomicBool>,
     stopped: Arc<AtomicBool>,
     port: u16,
     thread: Option<thread::JoinHandle<()>>,
@@ -64,9 +65,12 @@ impl FakeApi {
         listener.set_nonblocking(true).unwrap();
         let state = Arc::new(Mutex::new(State { version: 1, ..State::default() }));
         let (down, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let silent = Arc::new(AtomicBool::new(false));
         let (shared, is_down, is_stopped) =
             (Arc::clone(&state), Arc::clone(&down), Arc::clone(&stopped));
+        let is_silent = Arc::clone(&silent);
         let thread = thread::spawn(move || {
+            let mut unanswered = Vec::new();
             while !is_stopped.load(Ordering::Relaxed) {
                 let Ok((stream, _)) = listener.accept() else {
                     thread::sleep(Duration::from_millis(5));
@@ -74,12 +78,14 @@ impl FakeApi {
                 };
                 let (config, state) = (Arc::clone(&config), Arc::clone(&shared));
                 let ends = [Arc::clone(&is_down), Arc::clone(&is_stopped)];
-                if !is_down.load(Ordering::Relaxed) {
+                if is_silent.load(Ordering::Relaxed) {
+                    unanswered.push(stream);
+                } else if !is_down.load(Ordering::Relaxed) {
                     thread::spawn(move || serve(stream, config, &state, &ends));
                 }
             }
         });
-        Self { state, down, stopped, port, thread: Some(thread) }
+        Self { state, down, silent, stopped, port, thread: Some(thread) }
     }
 
     /// What the kubelet puts into the agent's environment.
@@ -125,6 +131,11 @@ impl FakeApi {
     /// Ends every connection, and accepts no other one.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// Accepts connections from now on, and never answers on them.
+    pub(crate) fn set_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn set_taints(&self, taints: Vec<Value>) {

@@ -26,6 +26,14 @@ impl PodScope {
         scope
     }
 
+    /// Returns when the pods are listed, or nobody lists them.
+    pub(crate) async fn listed(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            let _ = receiver.wait_for(Option::is_some).await;
+        }
+        self.take();
+    }
+
     /// Returns when the pods have changed.
     pub(crate) async fn changed(&mut self) {
         if let Some(receiver) = &mut self.receiver

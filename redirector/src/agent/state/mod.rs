@@ -2,7 +2,7 @@
 
 pub(crate) mod agent_state;
 pub(crate) mod config_state;
-mod desired_state;
+pub(crate) mod desired_state;
 pub(crate) mod healing;
 mod held_routes;
 mod host_check;

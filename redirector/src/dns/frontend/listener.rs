@@ -2,13 +2,12 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
 };
 
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 
 use super::bind_error::BindError;
 use crate::net::{InheritedSockets, Transport};
@@ -29,6 +28,9 @@ pub(super) struct Endpoint<S> {
     /// The slot of the resolver whose queries arrive here, if they are intercepted.
     pub(super) slot: Option<u32>,
 }
+
+/// A TCP socket that clients connect to.
+pub(super) type TcpEndpoint = Endpoint<tokio::net::TcpListener>;
 
 /// The sockets of one address.
 #[derive(Debug)]
@@ -67,11 +69,7 @@ impl Listener {
         inherited: &mut InheritedSockets,
     ) -> Result<Self, BindError> {
         match (inherited.udp(address), inherited.tcp(address)) {
-            (Some(udp), Some(tcp)) => {
-                let tcp = TcpListener::from_std(tcp)
-                    .map_err(|error| BindError::new(address, Transport::Tcp, error))?;
-                Ok(Self { address, udp, tcp, slot: None })
-            }
+            (Some(udp), Some(tcp)) => Ok(Self { address, udp, tcp, slot: None }),
             _ => Self::bind(address),
         }
     }
@@ -90,10 +88,12 @@ impl Listener {
         [self.udp.as_fd(), self.tcp.as_fd()]
     }
 
-    /// The two sockets.
-    pub(super) fn into_endpoints(self) -> (Endpoint<UdpSocket>, Endpoint<TcpListener>) {
-        let Self { address, udp, tcp, slot } = self;
-        (Endpoint { socket: udp, address, slot }, Endpoint { socket: tcp, address, slot })
+    /// A second descriptor of each, to serve.
+    pub(super) fn endpoints(&self) -> io::Result<(Endpoint<UdpSocket>, TcpEndpoint)> {
+        let Self { address, slot, .. } = *self;
+        let tcp = tokio::net::TcpListener::from_std(self.tcp.try_clone()?)?;
+        let udp = self.udp.try_clone()?;
+        Ok((Endpoint { socket: udp, address, slot }, Endpoint { socket: tcp, address, slot }))
     }
 }
 
@@ -127,5 +127,5 @@ fn with_large_buffer(socket: Socket) -> UdpSocket {
 
 fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }

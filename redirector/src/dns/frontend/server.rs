@@ -1,6 +1,8 @@
-//! The shim: [`bind`] opens its sockets, [`BoundShim::serve`] serves until it is stopped.
+//! The shim: [`bind`] opens its sockets, [`BoundShim::start`] begins to answer, and
+//! [`BoundShim::serve`] serves until it is stopped.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
     path::Path,
@@ -9,7 +11,10 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{task::JoinSet, time::sleep};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use super::{
     bind_error::BindError,
@@ -23,7 +28,7 @@ use super::{
 };
 use crate::net::{InheritedSockets, RESOLV_CONF};
 
-/// A shim whose sockets are open and that does not answer yet.
+/// A shim whose sockets are open.
 #[derive(Debug)]
 pub struct BoundShim {
     listeners: Vec<Listener>,
@@ -32,6 +37,10 @@ pub struct BoundShim {
     handler: Arc<Handler>,
     /// Sockets that another process has opened, as far as none has been of use yet.
     inherited: InheritedSockets,
+    is_started: bool,
+    tasks: Tasks,
+    /// Whenever the shim ends, no task outlives it.
+    _stop_on_drop: DropGuard,
 }
 
 /// Binds every address, or none. Queries that arrive before [`BoundShim::serve`] wait in the
@@ -74,8 +83,16 @@ fn bind_with(
     let own: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
     let upstreams = settings.open_upstreams(&own, resolv_conf)?;
     let handler = Handler::new(settings, own, upstreams, resolv_conf.into());
-    let (intercepted, handler) = (Vec::new(), Arc::new(handler));
-    Ok(BoundShim { listeners, intercepted, handler, inherited })
+    let tasks = Tasks::default();
+    Ok(BoundShim {
+        listeners,
+        intercepted: Vec::new(),
+        handler: Arc::new(handler),
+        inherited,
+        is_started: false,
+        _stop_on_drop: tasks.stop.clone().drop_guard(),
+        tasks,
+    })
 }
 
 impl BoundShim {
@@ -114,30 +131,39 @@ impl BoundShim {
         Publisher::new(Arc::clone(&self.handler))
     }
 
+    /// Answers from now on at the addresses of the settings, before [`BoundShim::serve`]. The zone
+    /// has to be published.
+    ///
+    /// # Errors
+    ///
+    /// If a socket cannot be used.
+    pub fn start(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_started, true) {
+            return Ok(());
+        }
+        for listener in &self.listeners {
+            self.tasks.spawn_listeners(std::slice::from_ref(listener), &self.handler)?;
+        }
+        let (watched, stop) = (Arc::clone(&self.handler), self.tasks.stop.clone());
+        tokio::spawn(async move {
+            stop.run_until_cancelled(watched.watch_upstreams()).await;
+        });
+        Ok(())
+    }
+
     /// Answers until `shutdown` is cancelled. Forwarded queries then have a second to end.
     ///
     /// # Errors
     ///
     /// If a socket fails permanently or a task panicked.
-    pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        // Cancelled on every return, so that no task outlives this call.
-        let stop = shutdown.child_token();
-        let _stop_on_return = stop.clone().drop_guard();
-        let Self { listeners, intercepted, handler, .. } = self;
-        let (mut sockets, connections) = (JoinSet::new(), TaskTracker::new());
-        let serving = Serving {
-            handler: Arc::clone(&handler),
-            connections: connections.clone(),
-            stop: stop.clone(),
-        };
-        let groups = listeners.into_iter().map(|listener| vec![listener]).chain(intercepted);
-        for group in groups {
-            serving.spawn_listeners(group, &mut sockets);
+    pub async fn serve(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        self.start().context("failed to register a DNS socket")?;
+        for group in &self.intercepted {
+            self.tasks
+                .spawn_listeners(group, &self.handler)
+                .context("failed to register a port")?;
         }
-        let Serving { handler: watched, stop: watch_until, .. } = serving;
-        tokio::spawn(async move {
-            watch_until.run_until_cancelled(watched.watch_upstreams()).await;
-        });
+        let Tasks { sockets, connections, stop } = &mut self.tasks;
         let finished = async {
             while let Some(ended) = sockets.join_next().await {
                 ended.context("a task of the DNS shim panicked")??;
@@ -146,45 +172,55 @@ impl BoundShim {
             connections.wait().await;
             Ok(())
         };
+        let stopped = async {
+            shutdown.cancelled().await;
+            stop.cancel();
+            cancel_forwarding(&self.handler).await;
+        };
         tokio::select! {
             result = finished => result,
-            () = cancel_forwarding(&handler, &stop) => Ok(()),
+            () = stopped => Ok(()),
         }
     }
 }
 
-/// What the tasks of a shim share.
-struct Serving {
-    handler: Arc<Handler>,
+/// What serves the sockets of a shim.
+#[derive(Debug, Default)]
+struct Tasks {
+    sockets: JoinSet<anyhow::Result<()>>,
     connections: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Serving {
+impl Tasks {
     /// Serves listeners that share a thread for UDP and the limit of TCP connections.
-    fn spawn_listeners(&self, listeners: Vec<Listener>, sockets: &mut JoinSet<anyhow::Result<()>>) {
-        let limit = tcp::ConnectionLimit::new(self.handler.limits());
+    fn spawn_listeners(
+        &mut self,
+        listeners: &[Listener],
+        handler: &Arc<Handler>,
+    ) -> io::Result<()> {
+        let limit = tcp::ConnectionLimit::new(handler.limits());
         let mut udp_listeners = Vec::new();
         for listener in listeners {
-            let (udp, tcp) = listener.into_endpoints();
+            let (udp, tcp) = listener.endpoints()?;
             udp_listeners.push(udp);
             let server = tcp::TcpServer {
                 limit: limit.clone(),
-                handler: Arc::clone(&self.handler),
+                handler: Arc::clone(handler),
                 connections: self.connections.clone(),
                 stop: self.stop.clone(),
             };
-            sockets.spawn(server.serve(tcp));
+            self.sockets.spawn(server.serve(tcp));
         }
-        let (handler, stop) = (Arc::clone(&self.handler), self.stop.clone());
-        sockets.spawn_blocking(move || udp::run(udp_listeners, &handler, &stop));
+        let (handler, stop) = (Arc::clone(handler), self.stop.clone());
+        self.sockets.spawn_blocking(move || udp::run(udp_listeners, &handler, &stop));
+        Ok(())
     }
 }
 
-/// After `stop` and the drain time, ends the queries that still wait for an upstream. Their clients
-/// get SERVFAIL and need not wait for a time-out.
-async fn cancel_forwarding(handler: &Handler, stop: &CancellationToken) {
-    stop.cancelled().await;
+/// After the drain time, ends the queries that still wait for an upstream. Their clients get
+/// SERVFAIL and need not wait for a time-out.
+async fn cancel_forwarding(handler: &Handler) {
     sleep(DRAIN_TIMEOUT).await;
     tracing::debug!("queries were still waiting for an upstream when the DNS shim stopped");
     handler.forwarder().cancel();
