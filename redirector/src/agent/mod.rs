@@ -40,7 +40,7 @@ use std::path::PathBuf;
 
 pub(crate) use attach::interface_roles::{Surroundings, decide};
 pub use process::{
-    lock::{LockError, is_running, running},
+    lock::{LockError, Role, is_running, role_here, running},
     logging::start_logging,
     malloc::prepare as prepare_memory,
 };

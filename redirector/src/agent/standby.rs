@@ -8,14 +8,14 @@ use std::{
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     agent::{
         attach::pod_scope::PodScope,
         interception, pods,
         process::{
-            lock,
+            lock::{self, StandbyLock},
             signals::{Signal, Signals},
             systemd,
         },
@@ -23,7 +23,6 @@ use crate::{
     config::{Accepted, Config, ConfigErrors},
     control::{Client, ClientError, Predecessor},
     datapath::{Preloaded, Settings},
-    error::error_chain,
     net::InheritedSockets,
 };
 
@@ -48,6 +47,8 @@ pub(crate) struct Inheritance {
     pub(crate) preloaded: Option<Preloaded>,
     /// The pods of this node, which it has followed while it waited.
     pub(crate) pods: Option<PodScope>,
+    /// Shows that this agent is ready, until it is the agent.
+    pub(crate) ready: Option<StandbyLock>,
     /// Since when this agent has waited for the end of that one; none if the service manager has
     /// kept the sockets.
     pub(crate) waiting_since: Option<Instant>,
@@ -81,6 +82,8 @@ pub(crate) async fn wait(
     let sockets = InheritedSockets::new(sockets);
     let mut pods = pods::follow();
     let (preloaded, ()) = tokio::join!(preload(config), pods::first_list(&mut pods));
+    let preloaded = preloaded?;
+    let ready = StandbyLock::acquire(run_dir)?;
     report_ready(&mut predecessor, when_taken).await;
     let ended = tokio::select! {
         () = predecessor.ended() => true,
@@ -94,7 +97,10 @@ pub(crate) async fn wait(
     let debug_flag = config.datapath.debug_flag;
     let mut next = Accepted::at_start(path)?;
     next.0.config.datapath.debug_flag = debug_flag;
-    Ok(Some((next, Inheritance { sockets, preloaded, pods: Some(pods), waiting_since })))
+    Ok(Some((
+        next,
+        Inheritance { sockets, preloaded, pods: Some(pods), waiting_since, ready: Some(ready) },
+    )))
 }
 
 /// Connects to the running agent, which may still be starting; none if it has ended.
@@ -117,21 +123,14 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Predecessor>> {
     }
 }
 
-/// Loads the programs. A failure is no reason to end: the start after the wait repeats it.
-async fn preload(config: &Config) -> Option<Preloaded> {
+/// Loads the programs; none if that has to wait for the end of the other agent. After a failure the
+/// other one had better continue.
+async fn preload(config: &Config) -> anyhow::Result<Option<Preloaded>> {
     let settings = Settings::from(config);
     let loaded = tokio::task::spawn_blocking(move || Preloaded::load(&settings)).await;
-    match loaded {
-        Ok(Ok(preloaded)) => preloaded,
-        Ok(Err(error)) => {
-            warn!("failed to load the programs in advance: {}", error_chain(&error));
-            None
-        }
-        Err(error) => {
-            warn!("failed to load the programs in advance: {error}");
-            None
-        }
-    }
+    loaded.context("loading the programs panicked")?.context(
+        "failed to load the programs, so this agent cannot take over; the running one continues",
+    )
 }
 
 /// Reports to the other agent and the service manager that this one is ready. Errors mean that the

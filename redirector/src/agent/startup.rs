@@ -77,7 +77,7 @@ struct Sockets {
 pub(crate) async fn bind(
     path: PathBuf,
     (accepted, errors): (Accepted, Option<ConfigErrors>),
-    inheritance: Inheritance,
+    mut inheritance: Inheritance,
 ) -> anyhow::Result<BoundAgent> {
     let config = accepted.config.clone();
     let errors = errors.map(|errors| errors.to_string());
@@ -95,6 +95,8 @@ pub(crate) async fn bind(
     let locks = Arc::new(Mutex::new(lock(&config, is_successor).await?));
     let is_first = !datapath::has_pins(&config.agent.bpffs)?;
     let config_state = ConfigState::new(path, watch, (accepted, errors));
+    // Ready without a gap: it holds the locks now.
+    drop(inheritance.ready.take());
     let built = build(config_state, Arc::clone(&locks), inheritance).await;
     if built.is_err() && is_first {
         undo(&config).await;

@@ -6,7 +6,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
     commands::{
-        check, config, events, explain, generate, reload, route, run, status, top, unload, verify,
+        check, config, events, explain, generate, ready, reload, route, run, status, top, unload,
+        verify,
     },
     context::Context,
     exit::{self, Exit},
@@ -58,6 +59,8 @@ enum Verb {
     Route(route::RouteVerb),
     /// Show whether everything works; needs no agent
     Status(status::Status),
+    /// Check whether the agent of this container serves or could take over
+    Ready(ready::Ready),
     /// Explain what a connect would do, and what prevents it
     Explain(explain::Explain),
     /// Connect as an executor would, and show which step fails and why
@@ -110,6 +113,7 @@ fn run(cli: Cli, env: &mut Env<'_>) -> Exit {
         Verb::Check(verb) => verb.run(env, &context),
         Verb::Route(verb) => verb.run(env, &context),
         Verb::Status(verb) => verb.run(env, &context),
+        Verb::Ready(verb) => verb.run(env, &context),
         Verb::Explain(verb) => verb.run(env, &context),
         Verb::Verify(verb) => verb.run(env, &context),
         Verb::VerifyProbe(_) => verify::Probe::run(env),

@@ -28,11 +28,12 @@ fn the_manifests_pod_redirects_also_after_it_is_killed() {
     let kubelet = Kubelet::new(&rig).unwrap();
     let pod = kubelet.play().unwrap();
 
-    // The manifest's probes, as the kubelet would run them.
-    let probe = pod
+    // The manifest's probe, as the kubelet would run it.
+    pod.wait_for(&["redirector", "ready"], Duration::from_secs(60)).unwrap();
+    let listed = pod
         .wait_for(&["redirector", "route", "list", "-o", "json"], Duration::from_secs(60))
         .unwrap();
-    assert!(probe.contains(INTERNAL_NAME), "{probe}");
+    assert!(listed.contains(INTERNAL_NAME), "{listed}");
     pod.wait_for(&["redirector", "status"], Duration::from_secs(20)).unwrap();
     assert_eq!(
         pod.capabilities().unwrap(),

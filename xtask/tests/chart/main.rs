@@ -204,11 +204,27 @@ fn no_values_give_another_capability_or_mount() {
 /// A route that does not resolve makes `status` fail, and must neither stop a rollout nor restart
 /// the agent.
 #[test]
-fn the_probes_ask_only_whether_the_agent_serves() {
+fn the_probes_ask_only_whether_the_pods_agent_is_ready() {
     let agent = agent(&render(None));
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-        assert_eq!(agent[probe]["exec"]["command"], json!(["redirector", "route", "list"]));
+        assert_eq!(agent[probe]["exec"]["command"], json!(["redirector", "ready"]));
     }
+}
+
+/// The old pod ends when the new one is ready: both are on the node's network until then.
+#[test]
+fn an_upgrade_runs_a_second_pod_beside_the_first() {
+    for values in [None, Some("everything")] {
+        let rendered = render(values);
+        let spec = rendered.of_kind("DaemonSet")["spec"].clone();
+        let update = json!({"maxSurge": 1, "maxUnavailable": 0});
+        assert_eq!(spec["updateStrategy"]["rollingUpdate"], update);
+        assert_eq!(spec["minReadySeconds"], 10);
+        let agent = agent(&rendered);
+        assert_eq!((&agent["args"], &agent["ports"]), (&json!(["run", "--standby"]), &Value::Null));
+    }
+    let spec = render(Some("unload")).of_kind("DaemonSet")["spec"].clone();
+    assert_eq!(spec["updateStrategy"]["rollingUpdate"], json!({"maxUnavailable": "100%"}));
 }
 
 #[test]

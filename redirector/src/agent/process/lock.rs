@@ -56,6 +56,53 @@ pub(crate) struct Locks {
 #[derive(Debug)]
 struct PidFile(PathBuf);
 
+/// The file of the run directory that a standby locks while it is ready.
+const STANDBY: &str = "standby";
+
+/// Shows that a standby is ready, until it is dropped or the process dies, however it dies.
+#[derive(Debug)]
+pub(crate) struct StandbyLock {
+    /// Holds the lock.
+    _file: File,
+}
+
+impl StandbyLock {
+    /// Locks the file, which another standby may have left.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or another standby has it.
+    pub(crate) fn acquire(run_dir: &Path) -> Result<Self, LockError> {
+        let path = run_dir.join(STANDBY);
+        File::create(&path).map_err(|source| LockError::Io {
+            verb: "write",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self { _file: lock(&path)? })
+    }
+}
+
+/// What an agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is the agent.
+    Agent,
+    /// It is ready to become it.
+    Standby,
+}
+
+/// What an agent in the PID namespace of this process does; none if there is no agent, or it is not
+/// ready. In a pod, those of other pods do not count.
+pub fn role_here(run_dir: &Path) -> Option<Role> {
+    let is_held =
+        |path: &Path| lock_of(path).is_some_and(|lock| lock.pid.is_some_and(|pid| pid > 0));
+    if is_held(run_dir) {
+        Some(Role::Agent)
+    } else {
+        is_held(&run_dir.join(STANDBY)).then_some(Role::Standby)
+    }
+}
+
 impl Locks {
     /// Locks the directories of one agent, the run directory first, and writes `agent.pid` into it.
     /// The others are made with their modes if they are missing.
@@ -146,14 +193,19 @@ fn lock(path: &Path) -> Result<File, LockError> {
 /// has no process of another pid namespace.
 fn holder(directory: &Path) -> Option<u32> {
     pid(directory).or_else(|| {
-        let found = fs::metadata(directory).ok()?;
-        let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
-        let is_ours = |lock: &procfs::Lock| {
-            lock.inode == found.ino() && (lock.devmaj, lock.devmin) == (major, minor)
-        };
-        let lock = procfs::locks().ok()?.into_iter().find(is_ours)?;
-        lock.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0)
+        let pid = lock_of(directory)?.pid?;
+        u32::try_from(pid).ok().filter(|pid| *pid != 0)
     })
+}
+
+/// The lock of a file or directory, unless a process of another PID namespace holds it.
+fn lock_of(path: &Path) -> Option<procfs::Lock> {
+    let found = fs::metadata(path).ok()?;
+    let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+    let is_ours = |lock: &procfs::Lock| {
+        lock.inode == found.ino() && (lock.devmaj, lock.devmin) == (major, minor)
+    };
+    procfs::locks().ok()?.into_iter().find(is_ours)
 }
 
 fn pid_file(run_dir: &Path) -> PathBuf {
@@ -203,6 +255,20 @@ mod tests {
         );
         assert!(!is_running(directory.path()));
         Locks::acquire(directory.path(), &[]).expect("the next one");
+    }
+
+    #[test]
+    fn a_standby_is_ready_while_it_holds_its_lock() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(role_here(directory.path()), None);
+        let standby = StandbyLock::acquire(directory.path()).expect("the first one");
+        assert_eq!(role_here(directory.path()), Some(Role::Standby));
+        StandbyLock::acquire(directory.path()).expect_err("a second one");
+        let agent = Locks::acquire(directory.path(), &[]).expect("another file");
+        assert_eq!(role_here(directory.path()), Some(Role::Agent));
+        drop((standby, agent));
+        assert_eq!(role_here(directory.path()), None);
+        StandbyLock::acquire(directory.path()).expect("the file that was left");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod generate;
+pub(crate) mod ready;
 pub(crate) mod reload;
 pub(crate) mod route;
 pub(crate) mod run;

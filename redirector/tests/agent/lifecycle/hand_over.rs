@@ -179,6 +179,27 @@ fn a_standby_that_ends_leaves_the_agent_alone() {
     assert!(is_vip(&job.vip()), "{}", job.agent.log_tail());
 }
 
+#[test]
+fn only_the_agent_of_the_same_pod_is_ready() {
+    let mut job = Job::with_config(CONFIG);
+    let ready = |job: &Job| {
+        let finished = job.cli(&["ready"]);
+        (finished.status.code(), finished.text())
+    };
+    assert_eq!(ready(&job), (Some(0), "the agent serves\n".to_owned()));
+    // A command in another pod, whose own agent does not run.
+    let line = format!("unshare --pid --fork --mount-proc {} ready", binary().display());
+    let other = job.rig.node.sandbox().run(&line, LIMIT).unwrap();
+    let refusal = "no agent in this PID namespace serves or is ready to take over";
+    assert!(other.status.code() == Some(1) && other.text().contains(refusal), "{}", other.text());
+    let standby = job.agent.beside(&["--standby"]).unwrap();
+    assert!(job.agent.sigterm().unwrap().success());
+    job.agent = standby;
+    assert_eq!(ready(&job), (Some(0), "the agent serves\n".to_owned()));
+    assert!(job.agent.sigterm().unwrap().success());
+    assert!(ready(&job).0 == Some(1) && ready(&job).1.contains(refusal), "{:?}", ready(&job));
+}
+
 /// Whether nobody has the addresses of the agent's sockets on the node.
 fn can_bind(rig: &Rig) -> [bool; 3] {
     let [dns, admin]: [SocketAddr; 2] =
