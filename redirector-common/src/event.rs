@@ -45,7 +45,8 @@ pub struct Event {
     pub backend_port: PortBe,
     /// The number of an [`EventKind`].
     pub kind: u8,
-    /// The number of a [`DenyReason`], for [`EventKind::Denied`] and [`EventKind::Passed`].
+    /// The number of a [`DenyReason`], for [`EventKind::Denied`], [`EventKind::Passed`] and, if
+    /// known, [`EventKind::Unsent`].
     pub reason: u8,
     /// `CLIENT_` bits.
     pub client: u8,
@@ -173,12 +174,20 @@ pub enum DenyReason {
     NoMemory = 4,
     /// The guest's interface has too many flows.
     TooManyFlows = 5,
+    /// No source port towards the backend was free.
+    NoSourcePort = 6,
 }
 
 impl DenyReason {
     /// All of them, by number.
-    pub const ALL: [Self; 5] =
-        [Self::NoRoute, Self::PortNotListed, Self::NoBackend, Self::NoMemory, Self::TooManyFlows];
+    pub const ALL: [Self; 6] = [
+        Self::NoRoute,
+        Self::PortNotListed,
+        Self::NoBackend,
+        Self::NoMemory,
+        Self::TooManyFlows,
+        Self::NoSourcePort,
+    ];
 
     /// The label for a person.
     pub const fn label(self) -> &'static str {
@@ -188,6 +197,7 @@ impl DenyReason {
             Self::NoBackend => "no backend",
             Self::NoMemory => "no memory",
             Self::TooManyFlows => "too many flows",
+            Self::NoSourcePort => "no source port",
         }
     }
 
@@ -222,6 +232,6 @@ mod tests {
             );
         }
         assert_eq!((EventKind::from_number(0), DenyReason::from_number(0)), (None, None));
-        assert_eq!((EventKind::from_number(11), DenyReason::from_number(6)), (None, None));
+        assert_eq!((EventKind::from_number(11), DenyReason::from_number(7)), (None, None));
     }
 }

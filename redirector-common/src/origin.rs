@@ -2,7 +2,7 @@
 //! every later hook.
 
 use crate::{
-    addr::{Ip6Be, PortBe},
+    addr::{Ip4Be, Ip6Be, PortBe},
     backend::BackendId,
     sampling::Sampling,
     table_type::table_type,
@@ -89,6 +89,8 @@ impl Origin {
     pub const EVIDENCE_LOCAL: u8 = 4;
     /// The backend had reset connections when it accepted this one, whose end shows more.
     pub const EVIDENCE_AWAITED: u8 = 8;
+    /// No SYN was sent although there is a route to the backend: no source port was free.
+    pub const EVIDENCE_NO_PORT: u8 = 16;
 
     /// Whether this socket was sent to `address` and `port`. It may have been connected elsewhere
     /// since.
@@ -101,6 +103,13 @@ impl Origin {
             && d == h
             && self.backend_port.0 == port.0
             && self.backend_port.0 != 0
+    }
+
+    /// Whether `address`, to which a closed socket has a destination left, is the backend's. The
+    /// kernel sets the destination once it has a route, before it looks for a source port. Of an
+    /// IPv6 backend it sets it before that, so nothing is known then.
+    pub const fn has_route_left(&self, address: Ip4Be) -> bool {
+        matches!(self.backend.as_mapped(), Some(backend) if backend.0 == address.0)
     }
 
     /// Whether a connect of this socket has begun and its outcome is not known yet.

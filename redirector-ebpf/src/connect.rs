@@ -120,6 +120,9 @@ fn redirect(
         return refuse(&denied(EventKind::Denied, true));
     };
     // An earlier connect of this socket is over.
+    if origin.phase == Origin::PHASE_CHOSEN {
+        outcome::note_route(origin, addr.last_destination4());
+    }
     outcome::finish_in_flight(origin);
     origin.cgroup = events::cgroup();
     let client = Socket { addr, families: hook.families, origin };

@@ -79,6 +79,13 @@ impl SockAddr {
         read!((*sk).src_ip4) | read!((*sk).src_port) != 0
     }
 
+    /// The destination that an earlier connect has left in a socket.
+    #[inline(always)]
+    pub(crate) fn last_destination4(&self) -> Ip4Be {
+        let sk = read!((*self.0).__bindgen_anon_1.sk);
+        Ip4Be(read!((*sk).dst_ip4))
+    }
+
     /// Whether an IPv4 socket is bound to an address, but not to a port.
     #[inline(always)]
     pub(crate) fn has_only_address4(&self) -> bool {

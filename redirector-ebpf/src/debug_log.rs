@@ -72,6 +72,7 @@ pub(crate) fn denied(route: u32, vip_port: PortBe, denial: Denial, reason: DenyR
         DenyReason::NoBackend => Label::new("no_backend"),
         DenyReason::NoMemory => Label::new("no_memory"),
         DenyReason::TooManyFlows => Label::new("too_many_flows"),
+        DenyReason::NoSourcePort => Label::new("no_source_port"),
     };
     lines::denied((route, vip_port), verdict, reason);
 }

@@ -186,10 +186,16 @@ fn emit(origin: &Origin, summary: &Summary, stats: impl FnOnce() -> FinalStats) 
         put!(event.vip_port = origin.vip_port);
         put!(event.backend_port = origin.backend_port);
         put!(event.kind = *kind as u8);
-        put!(event.reason = 0);
+        put!(event.reason = reason(origin));
         put!(event.client = u8::from(origin.flags & Origin::FLAG_VIP6 != 0));
         put!(event.sampling = *sampling);
     });
+}
+
+/// Why the connect was not sent, if that is known.
+#[inline(always)]
+fn reason(origin: &Origin) -> u8 {
+    origin.evidence / Origin::EVIDENCE_NO_PORT % 2 * DenyReason::NoSourcePort as u8
 }
 
 /// # Safety

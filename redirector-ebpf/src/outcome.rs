@@ -1,6 +1,7 @@
 //! Counts the outcome of connects that were not established; the only place that does.
 
 use redirector_common::{
+    addr::Ip4Be,
     decide::{ConnectOutcome, connect_outcome},
     origin::Origin,
 };
@@ -41,6 +42,15 @@ pub(crate) fn finish_in_flight(origin: &mut Origin) {
     }
 }
 
+/// Notes whether a socket that was closed before its SYN had a route to its backend: `address` is
+/// the destination that the kernel has left in it.
+#[inline(always)]
+pub(crate) fn note_route(origin: &mut Origin, address: Ip4Be) {
+    if origin.has_route_left(address) {
+        origin.evidence |= Origin::EVIDENCE_NO_PORT;
+    }
+}
+
 /// Not inlined: it would slow down every connect, and few sockets connect twice.
 #[inline(never)]
 fn record_outcome(origin: &mut Origin) {
@@ -49,6 +59,9 @@ fn record_outcome(origin: &mut Origin) {
         if origin.flags & Origin::FLAG_FAILURE_RECORDED != 0 {
             health::extend_ejection(origin.backend_id, health::caller(origin));
         }
+        record_failure_once(origin);
+    } else if outcome == ConnectOutcome::Unsent && origin.evidence & Origin::EVIDENCE_NO_PORT != 0 {
+        // Another backend has source ports of its own.
         record_failure_once(origin);
     }
     origin.phase = Origin::PHASE_DONE;

@@ -1,7 +1,7 @@
 //! `sock_release`: sockets that their application closes.
 
 use aya_ebpf::programs::SockContext;
-use redirector_common::origin::Origin;
+use redirector_common::{addr::Ip4Be, origin::Origin};
 
 use crate::{
     ctx::{IPPROTO_TCP, TCP_CLOSE, TCP_ESTABLISHED, TCP_SYN_SENT, read},
@@ -24,6 +24,9 @@ pub(crate) fn release(ctx: &SockContext) {
     {
         origin.flags |= Origin::FLAG_ABORTED;
     } else if origin.phase == Origin::PHASE_CHOSEN {
+        if state == TCP_CLOSE {
+            outcome::note_route(origin, Ip4Be(read!((*ctx.sock).dst_ip4)));
+        }
         outcome::finish_in_flight(origin);
     }
 }

@@ -21,7 +21,8 @@ pub struct Event {
     pub at: jiff::Timestamp,
     /// What happened.
     pub kind: EventKind,
-    /// Why a connect was not redirected, for [`EventKind::Denied`] and [`EventKind::Passed`].
+    /// Why a connect was not redirected, for [`EventKind::Denied`] and [`EventKind::Passed`], or
+    /// not sent, if that is known.
     pub reason: Option<DenyReason>,
     /// The route: its VIP's index.
     pub index: u32,
@@ -115,8 +116,12 @@ impl Clock {
 
 fn decode(raw: &event::Event, clock: &Clock) -> Option<Event> {
     let kind = EventKind::from_number(raw.kind)?;
-    let reason = matches!(kind, EventKind::Denied | EventKind::Passed)
-        .then(|| DenyReason::from_number(raw.reason).unwrap_or(DenyReason::NoBackend));
+    let reason = match kind {
+        EventKind::Denied | EventKind::Passed => {
+            Some(DenyReason::from_number(raw.reason).unwrap_or(DenyReason::NoBackend))
+        }
+        _ => DenyReason::from_number(raw.reason),
+    };
     let address = address::from_ip(raw.backend);
     let command = raw.comm.split(|&byte| byte == 0).next().unwrap_or_default();
     let is_guest = raw.client & event::Event::CLIENT_GUEST != 0;

@@ -18,6 +18,7 @@ mod options;
 mod pins;
 mod resets;
 mod rig;
+mod source_ports;
 mod swaps;
 mod upgrade;
 mod upgrade_killed;
