@@ -103,9 +103,18 @@ pub enum Reply {
 }
 
 /// What the segment of a backend means for its flow. `acknowledged`: its acknowledgment less the
-/// initial sequence number of the guest.
+/// initial sequence number of the guest; `same_origin`: it came in by the same interface as the
+/// answer that established the flow.
+///
+/// A sender with the backend's address, as another guest, cannot end an established flow: the
+/// guest's kernel ignores a reset out of sequence, and must not lose its flow by it. Before that,
+/// an answer needs the sequence number of the SYN.
 #[inline(always)]
-pub const fn reply(state: FlowState, flags: u32, acknowledged: u32) -> Reply {
+pub const fn reply(
+    state: FlowState,
+    flags: u32,
+    (acknowledged, same_origin): (u32, bool),
+) -> Reply {
     let answers_syn = flags & ACK != 0 && acknowledged.wrapping_sub(1) <= state.syn_octets();
     if flags & (SYN | ACK | RST) == SYN | ACK && !answers_syn {
         return if state.is_ended() { Reply::Stale } else { Reply::Foreign };
@@ -119,7 +128,9 @@ pub const fn reply(state: FlowState, flags: u32, acknowledged: u32) -> Reply {
             Reply::Translate
         };
     }
-    if flags & RST != 0 {
+    if !same_origin {
+        Reply::Translate
+    } else if flags & RST != 0 {
         Reply::Reset
     } else if flags & FIN != 0 {
         Reply::Finish

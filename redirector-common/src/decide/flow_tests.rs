@@ -43,37 +43,48 @@ fn a_guest_ends_a_flow_by_fin_or_reset() {
 
 #[test]
 fn only_an_answer_to_the_syn_establishes_or_refuses() {
-    assert_eq!(reply(HALF_OPEN, SYN | ACK, 1), Reply::Establish);
-    assert_eq!(reply(HALF_OPEN, ACK, 1), Reply::Establish, "of a simultaneous open");
-    assert_eq!(reply(HALF_OPEN, SYN, 0), Reply::Translate, "the same before");
-    assert_eq!(reply(HALF_OPEN, SYN | ACK, 2), Reply::Foreign);
-    assert_eq!(reply(HALF_OPEN, SYN | ACK, 0), Reply::Foreign);
-    assert_eq!(reply(HALF_OPEN, ACK, 77), Reply::Translate, "a challenge");
-    assert_eq!(reply(HALF_OPEN, RST | ACK, 1), Reply::Refuse);
-    assert_eq!(reply(HALF_OPEN, RST | ACK, 77), Reply::Foreign);
-    assert_eq!(reply(HALF_OPEN, RST, 1), Reply::Translate, "the guest ignores it");
+    assert_eq!(reply(HALF_OPEN, SYN | ACK, (1, true)), Reply::Establish);
+    assert_eq!(reply(HALF_OPEN, ACK, (1, true)), Reply::Establish, "of a simultaneous open");
+    assert_eq!(reply(HALF_OPEN, SYN, (0, true)), Reply::Translate, "the same before");
+    assert_eq!(reply(HALF_OPEN, SYN | ACK, (2, true)), Reply::Foreign);
+    assert_eq!(reply(HALF_OPEN, SYN | ACK, (0, true)), Reply::Foreign);
+    assert_eq!(reply(HALF_OPEN, ACK, (77, true)), Reply::Translate, "a challenge");
+    assert_eq!(reply(HALF_OPEN, RST | ACK, (1, true)), Reply::Refuse);
+    assert_eq!(reply(HALF_OPEN, RST | ACK, (77, true)), Reply::Foreign);
+    assert_eq!(reply(HALF_OPEN, RST, (1, true)), Reply::Translate, "the guest ignores it");
 }
 
 #[test]
 fn data_in_the_syn_may_be_acknowledged() {
     let state = FlowState(100 << 16);
-    assert_eq!(reply(state, SYN | ACK, 1), Reply::Establish);
-    assert_eq!(reply(state, SYN | ACK, 101), Reply::Establish);
-    assert_eq!(reply(state, SYN | ACK, 102), Reply::Foreign);
+    assert_eq!(reply(state, SYN | ACK, (1, true)), Reply::Establish);
+    assert_eq!(reply(state, SYN | ACK, (101, true)), Reply::Establish);
+    assert_eq!(reply(state, SYN | ACK, (102, true)), Reply::Foreign);
 }
 
 #[test]
 fn a_backend_ends_a_flow_by_fin_or_reset() {
-    assert_eq!(reply(ESTABLISHED, FIN | ACK, 50), Reply::Finish);
-    assert_eq!(reply(ESTABLISHED, RST, 0), Reply::Reset);
-    assert_eq!(reply(ESTABLISHED, ACK, 50), Reply::Translate);
-    assert_eq!(reply(ESTABLISHED, SYN | ACK, 1), Reply::Translate, "repeated");
-    assert_eq!(reply(ESTABLISHED, SYN | ACK, 50), Reply::Foreign);
-    assert_eq!(reply(CLOSED, SYN | ACK, 50), Reply::Stale);
-    assert_eq!(reply(RESET, SYN | ACK, 50), Reply::Stale);
+    assert_eq!(reply(ESTABLISHED, FIN | ACK, (50, true)), Reply::Finish);
+    assert_eq!(reply(ESTABLISHED, RST, (0, true)), Reply::Reset);
+    assert_eq!(reply(ESTABLISHED, ACK, (50, true)), Reply::Translate);
+    assert_eq!(reply(ESTABLISHED, SYN | ACK, (1, true)), Reply::Translate, "repeated");
+    assert_eq!(reply(ESTABLISHED, SYN | ACK, (50, true)), Reply::Foreign);
+    assert_eq!(reply(CLOSED, SYN | ACK, (50, true)), Reply::Stale);
+    assert_eq!(reply(RESET, SYN | ACK, (50, true)), Reply::Stale);
 }
 
 #[test]
 fn spare_ports_are_unprivileged_and_not_ephemeral() {
     assert_eq!((spare_port(0).get(), spare_port(u32::MAX).get()), (1024, 32767));
+}
+
+#[test]
+fn another_interface_ends_no_established_flow() {
+    for flags in [RST, RST | ACK, FIN | ACK] {
+        assert_eq!(reply(ESTABLISHED, flags, (9, false)), Reply::Translate, "{flags}");
+        assert_eq!(reply(HALF_CLOSED, flags, (9, false)), Reply::Translate, "{flags}");
+    }
+    // The answer to a SYN comes in first, wherever that is.
+    assert_eq!(reply(HALF_OPEN, SYN | ACK, (1, false)), Reply::Establish);
+    assert_eq!(reply(HALF_OPEN, RST | ACK, (1, false)), Reply::Refuse);
 }

@@ -95,8 +95,9 @@ pub struct Flow {
     pub bytes: u64,
     /// See [`FlowState`]. A reverse entry has the state of the time when it was written.
     pub state: FlowState,
-    /// Connects that the backend had accepted when the SYN left, modulo 2³².
-    pub backend_established: u32,
+    /// Half-open: connects that the backend had accepted when the SYN left, modulo 2³². Then: the
+    /// index of the interface that the backend's answer came in by, 0 for one of this host.
+    pub origin: u32,
 }
 table_type!(Flow, 64);
 

@@ -68,7 +68,7 @@ pub(crate) extern "C" fn rd_attempt_failed(failure: u32) -> i32 {
     count_failure!(stats, failure);
     let Some(stats) = maps::backend_stats(id) else { return NEXT };
     count_failure!(stats, failure);
-    if is_evidence(failure, get!(flow.backend_established), stats.established as u32) {
+    if is_evidence(failure, get!(flow.origin), stats.established as u32) {
         health::record_failure(id, caller(work, get!(flow.peer_port)));
     }
     copy_flow(flow, work);

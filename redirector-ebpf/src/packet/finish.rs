@@ -39,6 +39,8 @@ pub(crate) extern "C" fn rd_established(skb: *mut __sk_buff) -> i32 {
     set!(work.entry.flow.started_ns = now);
     set!(work.entry.flow.seen_ns = maps::heartbeat_ns());
     set!(work.entry.flow.bytes = 0);
+    // SAFETY: the context has this field.
+    set!(work.entry.flow.origin = unsafe { (*skb).ingress_ifindex });
     let state: FlowState = get!(flow.state);
     set!(work.entry.flow.state = state.with(FlowState::ESTABLISHED));
     match tables::insert_established(key, entry) {

@@ -98,7 +98,8 @@ pub(crate) fn to_reverse(work: *mut Work) {
 
 #[inline(always)]
 fn judge(skb: *mut __sk_buff) -> i32 {
-    match rd_meaning() {
+    // SAFETY: the context has this field.
+    match rd_meaning(unsafe { (*skb).ingress_ifindex }) {
         TRANSLATE => CONTINUE,
         ESTABLISH => finish::rd_established(skb),
         REFUSE => refusal::rd_refused(skb, Failure::Refused as u32),
@@ -119,19 +120,20 @@ const FINISH: u32 = Reply::Finish as u32;
 const RESET: u32 = Reply::Reset as u32;
 const STALE: u32 = Reply::Stale as u32;
 
-/// The number of the [`Reply`] that the segment is for the flow at `work.key`. A function of its
-/// own, as is what follows from it: the decision has many paths, and the verifier would follow each
-/// of them through the rest.
+/// The number of the [`Reply`] that the segment is for the flow at `work.key`; it came in by the
+/// interface `origin`. A function of its own, as is what follows from it: the decision has many
+/// paths, and the verifier would follow each of them through the rest.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn rd_meaning() -> u32 {
+extern "C" fn rd_meaning(origin: u32) -> u32 {
     let Some(work) = work() else { return Reply::Foreign as u32 };
     let flow = own_flow(work);
     if flow.is_null() {
         return Reply::Foreign as u32;
     }
     let acknowledged = get!(work.segment.acknowledgment).wrapping_sub(get!(flow.initial_sequence));
-    decide::reply(get!(flow.state), get!(work.segment.flags), acknowledged) as u32
+    let same_origin = get!(flow.origin) == origin;
+    decide::reply(get!(flow.state), get!(work.segment.flags), (acknowledged, same_origin)) as u32
 }
 
 /// The segment adds these flags to the state of the flow at `work.key`.

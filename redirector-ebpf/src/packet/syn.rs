@@ -199,7 +199,7 @@ extern "C" fn rd_begin(skb: *mut __sk_buff, tries: u32) -> i32 {
         work.entry.flow.state =
             FlowState(u32::from(sampling.level()) << 8 | get!(work.segment.payload) << 16)
     );
-    set!(work.entry.flow.backend_established = established);
+    set!(work.entry.flow.origin = established);
     set!(work.entry.syn.tries = tries);
     if !write_entries(skb, work) {
         count(|stats| &mut stats.flows_full);

@@ -1,5 +1,6 @@
 //! A tenant that floods or spoofs leaves others unharmed.
 
+use std::env;
 use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use testbed::topology::{INTERNAL_NAME, RESOLVER_ADDRESS};
 use crate::field::{Field, LIMIT, client, resolv};
 use crate::loads::{Loaded, for_seconds};
 
-/// Seconds of an attack.
-const ATTACK: f64 = 4.0;
+/// The variable with the seconds of each attack; a minute is 60.
+const VARIABLE: &str = "REDIRECTOR_TEST_ATTACK_SECONDS";
+/// Without the variable.
+const SECONDS: f64 = 4.0;
 /// The port from which the victim keeps a connection.
 const PORT: u16 = 40_000;
 
@@ -34,10 +37,17 @@ fn pod_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 61, number, 2)
 }
 
+/// Seconds of an attack.
+fn attack_seconds() -> f64 {
+    env::var(VARIABLE).map_or(SECONDS, |text| text.parse().unwrap())
+}
+
 /// Runs a flood in `attacker`, with this source and target.
 fn flood(attacker: &Executor, arguments: &str) -> u64 {
-    let line = format!("{} flood --seconds {ATTACK} {arguments}", client());
-    let finished = attacker.run(&line, LIMIT).unwrap().success().unwrap();
+    let seconds = attack_seconds();
+    let line = format!("{} flood --seconds {seconds} {arguments}", client());
+    let limit = LIMIT + Duration::from_secs_f64(seconds);
+    let finished = attacker.run(&line, limit).unwrap().success().unwrap();
     finished.stdout.trim().parse().unwrap()
 }
 
@@ -53,17 +63,18 @@ fn assert_unharmed(attack: impl Fn(&Field, &Executor) -> u64 + Sync) {
         "/usr/bin/python3 {} {INTERNAL_NAME} {} {PORT} {}",
         script.display(),
         field.rig.customer.ca_path().display(),
-        ATTACK + 1.0,
+        attack_seconds() + 1.0,
     );
     let guests = [
         Loaded { name: "victim", guest: &victim, rate: 40 },
         Loaded { name: "host process", guest: &process, rate: 40 },
     ];
+    let limit = LIMIT + Duration::from_secs_f64(attack_seconds());
     thread::scope(|scope| {
-        let held = scope.spawn(|| victim.run(&hold, LIMIT).unwrap().text());
+        let held = scope.spawn(|| victim.run(&hold, limit).unwrap().text());
         // The connection exists before the attack begins.
         thread::sleep(Duration::from_millis(700));
-        for_seconds(&field, &guests, ATTACK, || {
+        for_seconds(&field, &guests, attack_seconds(), || {
             let sent = attack(&field, &attacker);
             assert!(sent > 200, "the attack was only {sent} packets");
             println!("attack: {sent} packets");

@@ -1,5 +1,6 @@
 //! Steady look-ups and connects in several guests at once.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +26,16 @@ pub(crate) struct Loaded<'a> {
 pub(crate) struct Sum {
     pub(crate) lookups: u64,
     pub(crate) connects: u64,
+    /// The slowest look-up, in microseconds.
+    pub(crate) slowest_us: u64,
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lookups, connects, slowest_us } = self;
+        write!(f, "{lookups} look-ups and {connects} connects, none failed; ")?;
+        write!(f, "the slowest look-up took {:.1} ms", *slowest_us as f64 / 1000.0)
+    }
 }
 
 /// Runs look-ups and connects in every guest for `seconds` while `act` runs. Every answer must be
@@ -42,7 +53,7 @@ pub(crate) fn for_seconds(field: &Field, guests: &[Loaded<'_>], seconds: f64, ac
         act();
         for load in loads {
             let (name, sum) = load.join().unwrap();
-            println!("{name}: {} look-ups and {} connects, none failed", sum.lookups, sum.connects);
+            println!("{name}: {sum}");
         }
     });
 }
@@ -62,6 +73,7 @@ pub(crate) fn meanwhile(field: &Field, guests: &[Loaded<'_>], act: impl FnOnce()
                         let round = round(loaded, &line, ROUND);
                         sum.lookups += round.lookups;
                         sum.connects += round.connects;
+                        sum.slowest_us = sum.slowest_us.max(round.slowest_us);
                     }
                     (loaded.name, sum)
                 })
@@ -71,7 +83,7 @@ pub(crate) fn meanwhile(field: &Field, guests: &[Loaded<'_>], act: impl FnOnce()
         over.store(true, Ordering::Relaxed);
         for load in loads {
             let (name, sum) = load.join().unwrap();
-            println!("{name}: {} look-ups and {} connects, none failed", sum.lookups, sum.connects);
+            println!("{name}: {sum}");
         }
     });
 }
@@ -106,5 +118,5 @@ fn round(loaded: &Loaded<'_>, line: &str, seconds: f64) -> Sum {
         serde_json::from_str(connects).unwrap_or_else(|error| unreadable(error));
     assert!(lookups.flawless(), "{}: {lookups:?}", loaded.name);
     assert!(connects.flawless(), "{}: {connects:?}", loaded.name);
-    Sum { lookups: lookups.sent, connects: connects.attempted }
+    Sum { lookups: lookups.sent, connects: connects.attempted, slowest_us: lookups.slowest_us }
 }

@@ -4,6 +4,7 @@
 mod clients;
 mod flow_field;
 mod flow_frames;
+mod flow_intruders;
 mod flow_limits;
 mod flow_resets;
 mod flow_sockets;

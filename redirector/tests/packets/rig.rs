@@ -143,8 +143,19 @@ impl Runner {
     /// The verdict about a frame; the frame becomes what the program made of it. It was received by
     /// a loopback interface, whose index is 1.
     pub(crate) fn run(&self, frame: &mut Vec<u8>) -> i32 {
+        self.run_from(0, frame)
+    }
+
+    /// The same about a frame that came to the host by this interface; 0: the host sends it.
+    pub(crate) fn run_from(&self, interface: u32, frame: &mut Vec<u8>) -> i32 {
+        /// Octets of `struct __sk_buff`, and the offset of `ingress_ifindex` in it.
+        const CONTEXT: usize = 192;
+        const INGRESS: usize = 36;
+        let mut context = [0; CONTEXT];
+        context[INGRESS..INGRESS + 4].copy_from_slice(&interface.to_ne_bytes());
         let mut out = [0; 4096];
         let options = TestRunOptions {
+            ctx_in: Some(&context),
             data_in: Some(&frame[..]),
             data_out: Some(&mut out),
             ..TestRunOptions::default()
