@@ -1,7 +1,7 @@
 //! Helm's engine, on the cluster.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -52,18 +52,30 @@ impl<'a> Helm<'a> {
         done.with_context(|| format!("helm {verb} failed")).map(drop)
     }
 
-    /// A copy of the chart that does not ask for a newer Kubernetes than Debian's.
+    /// A copy of the chart that fits Debian's older Kubernetes: it admits that version, and its
+    /// updates are without a second pod, which 1.22 brought.
     fn chart(&self) -> Result<PathBuf> {
         let copy = self.control.sandbox().home().join("chart");
         if !copy.exists() {
             let mut command = Command::new("cp");
             command.arg("-rL").arg(workspace::root().join("deploy/helm/redirector")).arg(&copy);
             process::finish(command, LIMIT)?.success().context("failed to copy the chart")?;
-            let path = copy.join("Chart.yaml");
-            let chart = fs::read_to_string(&path).context("failed to read Chart.yaml")?;
-            let kept = chart.lines().filter(|line| !line.starts_with("kubeVersion"));
-            write(&path, &kept.map(|line| format!("{line}\n")).collect::<String>())?;
+            edit(&copy.join("Chart.yaml"), |line| match line.starts_with("kubeVersion") {
+                true => String::new(),
+                false => line.to_owned(),
+            })?;
+            edit(&copy.join("templates/daemonset.yaml"), |line| match line.trim() {
+                "maxUnavailable: 0" => line.replace('0', "1"),
+                _ => line.to_owned(),
+            })?;
         }
         Ok(copy)
     }
+}
+
+/// Changes the lines of a file.
+fn edit(path: &Path, change: impl Fn(&str) -> String) -> Result<()> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    write(path, &text.lines().map(|line| change(line) + "\n").collect::<String>())
 }

@@ -48,7 +48,9 @@ fn installs_beside_a_job(stage: &Stage) -> Duration {
         .kubectl()
         .apply(&job("sg-executor-job-first", &spec(fetches.into())).to_string())
         .unwrap();
-    stage.helm().install(&values()).unwrap();
+    let installed = stage.helm().install(&values());
+    let label = "app.kubernetes.io/name=redirector";
+    installed.unwrap_or_else(|error| panic!("{error:#}\n{}", stage.report("kube-system", label)));
     let took = started.elapsed();
     stage.assert_succeeds("sg-executor-job-first");
     took

@@ -73,12 +73,13 @@ impl Stage {
         let has_ended = || Ok(!status()["conditions"].is_null());
         let ended = until("the job has ended", LIMIT, has_ended);
         let succeeded = ended.is_ok() && status()["succeeded"] == 1;
-        assert!(succeeded, "{job}\n{}", self.report(&format!("job-name={job}")));
+        assert!(succeeded, "{job}\n{}", self.report("default", &format!("job-name={job}")));
     }
 
     /// Pods with this label, and what the agent thinks.
-    pub(crate) fn report(&self, label: &str) -> String {
-        let describe = self.kubectl().run(&["describe", "pods", "-l", label]).unwrap().text();
+    pub(crate) fn report(&self, namespace: &str, label: &str) -> String {
+        let describe = ["-n", namespace, "describe", "pods", "-l", label];
+        let describe = self.kubectl().run(&describe).unwrap().text();
         let logs =
             self.cluster.on_node("tail -n 20 /var/log/pods/default*/*/*.log").unwrap().text();
         format!("{describe}\n{logs}\n{}\n{}", self.agent_logs(), self.exec(&["status"]).text())
