@@ -21,7 +21,7 @@ use crate::{
     agent::{
         decision_log,
         event_loop::EventLoop,
-        events::pump::EventPump,
+        events::{pod_names::PodNames, pump::EventPump},
         first_answers,
         interception::Interception,
         pods,
@@ -163,7 +163,7 @@ async fn build(
         .take_event_reader()
         .context("the events of this datapath have a reader already")?;
     let decision_log = datapath.take_decision_log();
-    let (events, event_pump) = EventPump::new(reader, config.pool.clone());
+    let (events, mut event_pump) = EventPump::new(reader, config.pool.clone());
     let interception =
         Interception::prepare(sockets.shim.as_mut(), (&mut datapath, predecessor), &config)?;
     if let Some(shim) = &mut sockets.shim {
@@ -190,6 +190,7 @@ async fn build(
     });
     // Before the shim serves: an upstream would deny that a source exists.
     reconciler.publish_installed_to_shim();
+    event_pump.name_pods(PodNames::new(pods.receiver()));
     let (scrape, scrapes) = mpsc::channel(1);
     let mut state = AgentState::new(AgentParts {
         reconciler,

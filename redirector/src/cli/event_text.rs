@@ -104,6 +104,9 @@ fn place(event: &Event) -> String {
     if event.interface.is_some() || event.pid == 0 {
         return String::new();
     }
+    if let Some(pod) = &event.pod {
+        return format!("pod {}", printable(&pod.to_string()));
+    }
     if let Some(workload) = event.cgroup.as_deref().and_then(workload) {
         return workload;
     }

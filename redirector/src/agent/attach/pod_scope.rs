@@ -34,6 +34,11 @@ impl PodScope {
         self.take();
     }
 
+    /// The pods, for others that need their names.
+    pub(crate) fn receiver(&self) -> Option<watch::Receiver<Option<Arc<Pods>>>> {
+        self.receiver.clone()
+    }
+
     /// Returns when the pods have changed.
     pub(crate) async fn changed(&mut self) {
         if let Some(receiver) = &mut self.receiver

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::events::{
         feed::{EventFeed, NameQuery, NameReply, PumpChannels},
+        pod_names::PodNames,
         process_names::ProcessNames,
         sampling::{MAX_RATE, MAX_RATE_UNREAD, SuccessRate, next_sampling},
     },
@@ -39,6 +40,7 @@ pub(crate) struct EventPump {
     pool: Pool,
     channels: PumpChannels,
     process_names: ProcessNames,
+    pod_names: PodNames,
     /// How many events the ring had lost at the last read.
     lost: Option<u64>,
 }
@@ -52,9 +54,15 @@ impl EventPump {
             pool,
             channels,
             process_names: ProcessNames::default(),
+            pod_names: PodNames::default(),
             lost: None,
         };
         (feed, pump)
+    }
+
+    /// Names pods from now on.
+    pub(crate) fn name_pods(&mut self, pod_names: PodNames) {
+        self.pod_names = pod_names;
     }
 
     /// Runs until `shutdown`.
@@ -134,6 +142,7 @@ impl EventPump {
 
     fn line(&mut self, event: Event, sources: &BTreeMap<u32, SourceName>) -> api::EventLine {
         let v6 = event.vip6.then(|| self.pool.ipv6_at(event.index)).flatten();
+        let cgroup = self.process_names.cgroup(event.cgroup);
         let v4 = || self.pool.ipv4_at(event.index).unwrap_or(self.pool.ipv4.network());
         api::EventLine::Event(Box::new(api::Event {
             version: api::VERSION,
@@ -154,7 +163,8 @@ impl EventPump {
             interface: event.interface.map(interface_name),
             pid: event.pid,
             command: self.process_names.command(&event),
-            cgroup: self.process_names.cgroup(event.cgroup),
+            pod: cgroup.as_deref().and_then(|cgroup| self.pod_names.of(cgroup)),
+            cgroup,
             cgroup_id: event.cgroup,
             sampling_ratio: event.sampling_ratio,
         }))

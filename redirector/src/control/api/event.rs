@@ -63,6 +63,9 @@ pub struct Event {
     pub pid: u32,
     /// Its command; null when the kernel did not report it and the process had ended.
     pub command: Option<String>,
+    /// Its pod; null outside of pods, and where the agent has no access to the API server.
+    #[serde(default)]
+    pub pod: Option<PodName>,
     /// Its cgroup's directory; null when that was already removed.
     pub cgroup: Option<PathBuf>,
     /// The ID of its cgroup (the inode of its directory); 0 when unknown.
@@ -95,10 +98,26 @@ impl Event {
             interface: None,
             pid: 4711,
             command: Some("curl".into()),
+            pod: None,
             cgroup: Some("/sys/fs/cgroup/kubepods/podjob".into()),
             cgroup_id: 99,
             sampling_ratio: 1,
         }
+    }
+}
+
+/// A pod of Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for PodName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
     }
 }
 

@@ -25,7 +25,8 @@ pub use datapath::{
 };
 pub use dns::{DnsInfo, InterceptWay, InterceptedResolver, InterceptionInfo, UpstreamInfo};
 pub use event::{
-    Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, Traffic,
+    Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, PodName,
+    Traffic,
 };
 pub use packet::{FlowsInfo, InterfaceInfo, PacketInfo, ServedBy};
 pub use problem::{Problem, ProblemCode};

@@ -94,7 +94,7 @@ fn its_tools_work(stage: &Stage) {
         (vec!["status"], "redirecting 1 route for"),
         (vec!["explain", INTERNAL_NAME], "redirected to one of 2 eligible backends"),
         (vec!["verify", INTERNAL_NAME], "tls      ok"),
-        (vec!["events"], INTERNAL_NAME),
+        (vec!["events"], "pod default/sg-executor-job-first-"),
     ] {
         let done = stage.exec(&words);
         assert!(done.status.success(), "{words:?}\n{}", done.text());
