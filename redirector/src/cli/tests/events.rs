@@ -170,7 +170,8 @@ fn each_line_of_json_is_an_object_of_the_api() {
         r#""vip":"198.18.0.7","vip_port":443,"#,
         r#""backend":"203.0.113.7:8443","elapsed_ns":850000,"#,
         r#""traffic":null,"interface":null,"pid":4711,"command":"curl","#,
-        r#""pod":null,"cgroup":"/sys/fs/cgroup/kubepods/podjob","cgroup_id":99,"sampling_ratio":8}"#,
+        r#""pod":null,"cgroup":"/sys/fs/cgroup/kubepods/podjob","#,
+        r#""cgroup_id":99,"sampling_ratio":8}"#,
     );
     assert_eq!(ended.out.lines().next(), Some(first));
 }
