@@ -326,12 +326,12 @@ fn changes() {
 #[test]
 fn agent_degraded() {
     let mut job = Job::with_config(&format!("{CONFIG}{TROUBLE}"));
-    for _ in 0..12 {
-        let _ = job
-            .executor
-            .run("curl -sk --max-time 2 -o /dev/null https://refusing.internal.company.net/", LIMIT)
-            .unwrap();
-    }
+    // An ejection ends after 30 s at most, so each session begins with new failures and with the
+    // commands that show them.
+    let fail_twelve_times = |job: &Job| {
+        let page = "curl -sk --max-time 2 -o /dev/null https://refusing.internal.company.net/";
+        (0..12).for_each(|_| drop(job.executor.run(page, LIMIT).unwrap()));
+    };
     job.agent.write_config("[dns]\nttll = 3\n[[routes]]\nsource = \"a.b\"\n").unwrap();
     job.agent.sighup().unwrap();
     // Only the third NXDOMAIN counts.
@@ -343,16 +343,18 @@ fn agent_degraded() {
     let lines = &[
         "status",
         "route show refusing.internal.company.net",
+        "explain refusing.internal.company.net",
         "explain artifactory.internal.company.net",
         "explain nowhere.internal.company.net",
-        "explain refusing.internal.company.net",
         "verify nowhere.internal.company.net",
         "verify refusing.internal.company.net",
         "config check",
         "config show",
     ];
+    fail_twelve_times(&job);
     let mut session = Session::new(&job);
     session.run_all(lines).run("route add c.internal 203.0.113.8").assert("degraded");
+    fail_twelve_times(&job);
     let mut json = Session::new(&job);
     run_json(&mut json, lines);
     json.assert("degraded-json");

@@ -3,7 +3,7 @@
 //! As process 1 it mounts the file systems, runs itself again in a pod's cgroup with exactly the
 //! capabilities that the product needs, and powers off. Those processes play the scenarios; for
 //! those of packets, more of them act in network namespaces. Each scenario is reported on standard
-//! output: `SCENARIO<tab>name<tab>ok|FAIL<tab>detail`,
+//! output: `SCENARIO<tab>name<tab>ok|FAIL<tab>milliseconds since the last one<tab>detail`,
 //! `PROGRAM<tab>name<tab>verified instructions<tab>bytes`, and `END` as the last line.
 
 mod attaching;
@@ -18,7 +18,7 @@ mod packets;
 mod scenarios;
 mod socket_options;
 
-use std::process::ExitCode;
+use std::{cell::Cell, process::ExitCode, time::Instant};
 
 use anyhow::Context as _;
 
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 fn run_machine() -> ! {
     match init::prepare().and_then(|()| play_all()) {
         Ok(()) => println!("END"),
-        Err(error) => println!("SCENARIO\tmachine\tFAIL\t{error:#}"),
+        Err(error) => report("machine", &Err(error)),
     }
     init::power_off()
 }
@@ -83,8 +83,9 @@ fn exit_code(scenario: &str, played: anyhow::Result<()>) -> ExitCode {
 
 fn play() -> anyhow::Result<()> {
     log_tail::start();
+    since_last_report();
     let mut fixture = fixture::Fixture::new().context("failed to load and attach")?;
-    println!("SCENARIO\tload and attach\tok\t");
+    report("load and attach", &Ok(()));
     for program in fixture.datapath.status().programs {
         let verified =
             program.verified_instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());
@@ -100,14 +101,24 @@ fn play() -> anyhow::Result<()> {
 
 fn play_packets() -> anyhow::Result<()> {
     log_tail::start();
+    since_last_report();
     packets::play(report)
 }
 
 fn report(name: &str, outcome: &anyhow::Result<()>) {
+    let took = since_last_report();
     match outcome {
-        Ok(()) => println!("SCENARIO\t{name}\tok\t"),
+        Ok(()) => println!("SCENARIO\t{name}\tok\t{took}\t"),
         Err(error) => {
-            println!("SCENARIO\t{name}\tFAIL\t{}", format!("{error:#}").replace(['\n', '\t'], " "))
+            let detail = format!("{error:#}").replace(['\n', '\t'], " ");
+            println!("SCENARIO\t{name}\tFAIL\t{took}\t{detail}");
         }
     }
+}
+
+/// Milliseconds since the last call in this process, 0 for the first.
+fn since_last_report() -> u128 {
+    thread_local! { static LAST: Cell<Option<Instant>> = const { Cell::new(None) } }
+    let now = Instant::now();
+    LAST.replace(Some(now)).map_or(0, |last| now.duration_since(last).as_millis())
 }

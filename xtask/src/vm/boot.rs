@@ -11,6 +11,9 @@ use super::{
 /// Lines of a machine's output that are shown after a failure.
 const TAIL: usize = 100;
 
+/// Scenarios of a machine that are shown with their times.
+const SLOWEST: usize = 6;
+
 /// The results of a machine.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
@@ -29,6 +32,7 @@ pub(super) struct Outcome {
 pub(super) struct Scenario {
     pub(super) name: String,
     pub(super) passed: bool,
+    pub(super) took: Duration,
     pub(super) detail: String,
 }
 
@@ -47,6 +51,17 @@ impl Outcome {
         self.complete
             && !self.scenarios.is_empty()
             && self.scenarios.iter().all(|scenario| scenario.passed)
+    }
+
+    /// The scenarios that took longest, for people.
+    pub(super) fn slowest(&self) -> String {
+        let mut slowest: Vec<&Scenario> = self.scenarios.iter().collect();
+        slowest.sort_by_key(|scenario| std::cmp::Reverse(scenario.took));
+        let shown = slowest
+            .iter()
+            .take(SLOWEST)
+            .map(|scenario| format!("{} {:.0} s", scenario.name, scenario.took.as_secs_f64()));
+        shown.collect::<Vec<_>>().join(", ")
     }
 
     /// The first problem, in one line.
@@ -80,14 +95,12 @@ impl Outcome {
             let fields: Vec<&str> = line.trim_end().split('\t').collect();
             match fields[..] {
                 ["KERNEL", release] => outcome.release = release.to_owned(),
-                ["SCENARIO", name, verdict, ref detail @ ..] => {
-                    let detail = detail.first().unwrap_or(&"").to_string();
-                    outcome.scenarios.push(Scenario {
-                        name: name.to_owned(),
-                        passed: verdict == "ok",
-                        detail,
-                    });
-                }
+                ["SCENARIO", name, verdict, took, detail] => outcome.scenarios.push(Scenario {
+                    name: name.to_owned(),
+                    passed: verdict == "ok",
+                    took: Duration::from_millis(took.parse().unwrap_or(0)),
+                    detail: detail.to_owned(),
+                }),
                 ["PROGRAM", name, verified, bytes] => {
                     let (verified, bytes) = (verified.parse().ok(), bytes.parse().unwrap_or(0));
                     outcome.programs.push(Program { name: name.to_owned(), verified, bytes });
@@ -169,7 +182,7 @@ mod tests {
     #[test]
     fn a_machine_whose_report_is_complete_has_passed() {
         let output =
-            "noise\r\nKERNEL\t6.1.0\nSCENARIO\tredirect\tok\t\nPROGRAM\trd_connect4\t-\t900\nEND\n"
+            "noise\r\nKERNEL\t6.1.0\nSCENARIO\tredirect\tok\t12\t\nPROGRAM\trd_connect4\t-\t900\nEND\n"
                 .replace('\r', "");
         let outcome = Outcome::read(CATALOGUE[0], output);
         assert!(outcome.passed());
@@ -183,7 +196,7 @@ mod tests {
     fn a_machine_that_stops_before_its_end_has_failed() {
         let outcome = Outcome::read(
             CATALOGUE[0],
-            "SCENARIO\tredirect\tok\t\nKernel panic - not syncing\n".to_owned(),
+            "SCENARIO\tredirect\tok\t12\t\nKernel panic - not syncing\n".to_owned(),
         );
         assert!(!outcome.passed() && outcome.panicked());
         assert_eq!(outcome.problem(), "the kernel panicked");
@@ -195,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_failed_scenario_is_named_with_its_detail() {
-        let outcome = Outcome::read(CATALOGUE[0], "SCENARIO\tpass\tFAIL\tgot 13\nEND\n".to_owned());
+        let outcome =
+            Outcome::read(CATALOGUE[0], "SCENARIO\tpass\tFAIL\t7\tgot 13\nEND\n".to_owned());
         assert_eq!(outcome.problem(), "pass: got 13");
     }
 }

@@ -121,6 +121,9 @@ fn play(args: &Args, machines: &[Machine]) -> anyhow::Result<bool> {
         }
     }
     print!("{}", table::text(&outcomes));
+    for outcome in &outcomes {
+        println!("slowest on {}: {}", outcome.entry, outcome.slowest());
+    }
     if let Some(path) = &args.output {
         std::fs::write(path, table::markdown(&outcomes))
             .with_context(|| format!("failed to write {}", path.display()))?;
