@@ -111,8 +111,12 @@ fn ejected_for_clients(eligible: &[&BackendView], port: u16) -> Vec<Finding> {
         *ejected.entry(client).or_default() += 1;
     }
     let finding = |(client, some): (&str, usize)| {
-        let all = eligible.len();
-        let cause = format!("{some} of {all} backends are ejected for {client} only");
+        let which = match eligible.len() {
+            1 => "the only backend is".to_owned(),
+            all if all == some => format!("all {all} backends are"),
+            all => format!("{some} of {all} backends are"),
+        };
+        let cause = format!("{which} ejected for {client} only");
         let next = "`redirector explain --pid` or `--interface` explains a connect of that client";
         Finding::note(CauseCode::BackendEjected, cause, next)
     };

@@ -202,7 +202,7 @@ fn an_ejection_for_one_client_is_named_for_it_alone() {
     assert!(own.findings[0].cause.contains("ejected for the cgroup /kubepods/pod7 after"));
     assert_eq!((others.redirected, others.findings), (true, vec![]));
     assert_eq!((unknown.redirected, unknown.findings[0].code), (true, CauseCode::BackendEjected));
-    assert!(unknown.findings[0].cause.contains("1 of 1 backends are ejected for the cgroup"));
+    assert!(unknown.findings[0].cause.contains("the only backend is ejected for the cgroup"));
     let elsewhere =
         explain(&"x.a.internal:8443".parse().expect("a target"), &facts(&status, &[], &[]));
     assert_eq!(elsewhere.findings, [], "it is ejected at another port");
