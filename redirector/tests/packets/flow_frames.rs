@@ -187,7 +187,7 @@ fn a_simultaneous_open_is_established() {
     // A reset ends it now, and moves nothing.
     let reset = answer(&sent, RST | ACK);
     assert_eq!(field.backend_sends(&reset), (NEXT, Segment { source: vip(ROUTE), ..reset }));
-    assert_eq!(kinds(&reader.read(usize::MAX)), ["Established", "Closed"]);
+    assert_eq!(kinds(&reader.read(usize::MAX)), ["Established", "Reset"]);
     assert_eq!(field.stats().flows_moved, 0);
 }
 
