@@ -114,6 +114,8 @@ cause_codes! {
     ProxyAnswered = "proxy_answered",
     /// The answer is the load balancer's own address.
     RealAddress = "real_address",
+    /// The search list of the job's resolver leads the name to another route.
+    SearchList = "search_list",
     /// The load balancer has no healthy server.
     ServerDown = "server_down",
     /// The server reports an error.

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
+    candidates::{Candidate, meant},
     causes::{guest_kernel, no_route, not_attached},
     diagnose::{Facts, diagnose},
     job::{VerifyOptions, acceptance, backend, expected_sources, job},
@@ -40,6 +41,7 @@ pub(crate) fn verify(
         name: name.clone(),
         port: wanted.target.port,
         route: None,
+        answered_as: None,
         vantage: None,
         steps: vec![],
         findings: vec![],
@@ -47,7 +49,8 @@ pub(crate) fn verify(
         source: SourceAddresses::default(),
         command: None,
     };
-    let Some(route) = route_for(&name, &status.routes) else {
+    let candidates = Candidate::all(&wanted.target, wanted.process.as_ref(), &status.routes);
+    let Some((served, route)) = meant(&wanted.target, &candidates, &status.routes) else {
         verified.findings.push(no_route(&name, &status.routes));
         return Ok(verified);
     };
@@ -62,7 +65,7 @@ pub(crate) fn verify(
         return Ok(verified);
     };
     let backend = backend(route, wanted.target.port);
-    let job = job(wanted, route, room.to_join(), backend)?;
+    let job = job(wanted, (&candidates, served, route), room.to_join(), backend)?;
     let vantage = Vantage {
         cgroup: room.path().to_owned(),
         process: wanted.process.clone(),
@@ -95,9 +98,11 @@ pub(crate) fn verify(
         .and_then(|datapath| datapath.pool_ipv4.parse::<ipnet::Ipv4Net>().ok());
     let facts = Facts {
         name: &name,
+        wanted: served,
+        asked: candidates.iter().find(|asked| Some(&asked.name) == seen.answered_as.as_ref()),
         port: wanted.target.port,
         before: route,
-        after: after.as_ref().and_then(|status| route_for(&name, &status.routes)),
+        after: after.as_ref().and_then(|status| route_for(served, &status.routes)),
         agent: status.agent.is_some(),
         listen: &wanted.shim,
         in_pool: &|address| match address {
@@ -112,6 +117,7 @@ pub(crate) fn verify(
         source: &verified.source,
     };
     (verified.steps, verified.findings) = diagnose(&seen, &facts);
+    verified.answered_as.clone_from(&seen.answered_as);
     verified.ok = !verified.findings.iter().any(|finding| finding.prevents);
     verified.vantage = Some(vantage);
     Ok(verified)

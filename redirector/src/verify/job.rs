@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
+    candidates::Candidate,
     guest_place::GuestPlace,
     lookups::ports,
     probe::{Job, Until},
@@ -46,7 +47,7 @@ pub(crate) struct VerifyOptions {
 
 pub(super) fn job(
     wanted: &VerifyOptions,
-    route: &RouteView,
+    (candidates, name, route): (&[Candidate], &str, &RouteView),
     cgroup: Option<&Path>,
     backend: Option<SocketAddr>,
 ) -> anyhow::Result<Job> {
@@ -55,6 +56,8 @@ pub(super) fn job(
     Ok(Job {
         name: wanted.target.name.clone(),
         port: wanted.target.port,
+        candidates: candidates.iter().map(|candidate| candidate.name.clone()).collect(),
+        wanted: name.to_owned(),
         cgroup: cgroup.map(Path::to_owned),
         pid: process.map(|process| process.pid),
         netns: wanted.guest.as_ref().map(|guest| guest.netns.clone()),

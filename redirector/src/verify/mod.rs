@@ -8,9 +8,11 @@
 //! | `guest_place` | the place of a guest: a network namespace behind an interface |
 //! | `diagnose` | from what was seen to the cause and the next step; pure |
 //! | `explain` | what a connect would do, from what is known; pure |
+//! | `candidates` | the names that the job's resolver asks for, by its search list |
 //! | `causes`, `cause_code` | causes that both find, and the code of each |
 //! | `report` | the shapes of both |
 
+mod candidates;
 mod cause_code;
 mod causes;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod report;
 mod target;
 
 pub use self::{
+    candidates::Candidate,
     cause_code::CauseCode,
     guest_place::GuestPlace,
     probe::{CertificateInfo, Until},

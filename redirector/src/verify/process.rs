@@ -14,7 +14,11 @@ use anyhow::Context as _;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath, net::nameservers, printable::printable};
+use crate::{
+    datapath,
+    net::{SearchList, nameservers},
+    printable::printable,
+};
 
 /// Bytes read of a file at most; the files read here are smaller.
 const MAX_FILE_LEN: u64 = 8 << 20;
@@ -45,6 +49,8 @@ pub struct Process {
     pub host_network: bool,
     /// The nameservers of its own /etc/resolv.conf.
     pub nameservers: Vec<IpAddr>,
+    /// Its search list, which also depends on its variables LOCALDOMAIN and RES_OPTIONS.
+    pub search: SearchList,
     /// The name and value of each variable that names a proxy.
     pub proxies: Vec<(String, String)>,
     /// Its NO_PROXY.
@@ -84,14 +90,19 @@ impl Process {
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
                 .unwrap_or_default()
         };
+        let resolv_conf = text("etc/resolv.conf");
         Ok(Self {
             pid,
             cgroup: cgroup_of(&process),
             host_network: (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
-            nameservers: nameservers::parse(&text("etc/resolv.conf"))
+            nameservers: nameservers::parse(&resolv_conf)
                 .iter()
                 .map(std::net::SocketAddr::ip)
                 .collect(),
+            search: SearchList::parse(&resolv_conf).with_environment(
+                variable("LOCALDOMAIN").as_deref(),
+                variable("RES_OPTIONS").as_deref(),
+            ),
             proxies: PROXY_VARIABLES
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))

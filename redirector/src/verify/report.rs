@@ -8,7 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cause_code::CauseCode, guest_place::GuestPlace, probe::CertificateInfo, process::Process,
+    candidates::Candidate, cause_code::CauseCode, guest_place::GuestPlace, probe::CertificateInfo,
+    process::Process,
 };
 use crate::route::SourceName;
 
@@ -51,6 +52,9 @@ pub struct Verified {
     pub port: u16,
     /// The route that serves the name; null when none does.
     pub route: Option<SourceName>,
+    /// The name that was looked up: with a search list, perhaps not the one that was given.
+    #[serde(default)]
+    pub answered_as: Option<String>,
     /// Where `verify` acted from; null when nothing was done.
     pub vantage: Option<Vantage>,
     /// The steps, in order.
@@ -152,6 +156,9 @@ pub struct Explained {
     pub redirected: bool,
     /// The path of a connect, one stage each: name, virtual address, route, backends, hook.
     pub path: Vec<PathStage>,
+    /// The names that the process's resolver asks for, in this order, each with its route.
+    #[serde(default)]
+    pub candidates: Vec<Candidate>,
     /// What would prevent it, the first first; then what is worth knowing.
     pub findings: Vec<Finding>,
     /// The process, when one was named.

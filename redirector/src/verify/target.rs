@@ -11,6 +11,8 @@ pub struct Target {
     pub name: String,
     /// The port; 443 by default.
     pub port: u16,
+    /// Whether the name was written with a final dot: resolvers then use no search list.
+    pub is_absolute: bool,
 }
 
 impl FromStr for Target {
@@ -35,7 +37,7 @@ impl FromStr for Target {
                 source.name()
             ));
         }
-        Ok(Self { name: source.name().to_owned(), port })
+        Ok(Self { name: source.name().to_owned(), port, is_absolute: name.ends_with('.') })
     }
 }
 
@@ -55,8 +57,9 @@ mod tests {
 
     #[test]
     fn a_target_is_a_name_and_port_443_by_default() {
-        assert_eq!("Git.Internal.".parse(), Ok(Target { name: "git.internal".into(), port: 443 }));
-        assert_eq!("git.internal:22".parse(), Ok(Target { name: "git.internal".into(), port: 22 }));
+        let target = |port, is_absolute| Target { name: "git.internal".into(), port, is_absolute };
+        assert_eq!("Git.Internal.".parse(), Ok(target(443, true)));
+        assert_eq!("git.internal:22".parse(), Ok(target(22, false)));
         for wrong in ["git.internal:0", "git.internal:x", "*.internal", "10.0.0.1", ""] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }

@@ -1,6 +1,9 @@
 //! Problems of a route, each with its remedy.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use crate::{
     control::{
@@ -8,6 +11,7 @@ use crate::{
         count,
     },
     host,
+    net::{RESOLV_CONF, SearchList},
     route::MAX_BACKENDS,
 };
 
@@ -18,6 +22,7 @@ pub(crate) fn of_route(route: &RouteView) -> Vec<Problem> {
         .chain(family(route, host::has_route))
         .chain(unused_addresses(route))
         .chain(source_ips(route))
+        .chain(search_suffix(route, || SearchList::read(Path::new(RESOLV_CONF))))
         .chain(backends(route))
         .chain(clients(route));
     problems.map(|problem| problem.of_source(route.source.clone())).collect()
@@ -82,6 +87,29 @@ fn family(route: &RouteView, has_route: impl Fn(IpAddr) -> bool) -> Option<Probl
         Problem::new(ProblemCode::UnusableFamily, message)
             .with_remedy("give this host an IPv6 route, or the destination an IPv4 address")
     })
+}
+
+/// A search list that leads other names to a wildcard's route.
+fn search_suffix(route: &RouteView, list: impl Fn() -> SearchList) -> Option<Problem> {
+    let source = route.source.as_ref().filter(|source| source.is_wildcard())?;
+    let list = list();
+    let suffix = list.suffix_below(source)?;
+    let other = if source.matches(&format!("www.example.org.{suffix}")) {
+        "www.example.org"
+    } else {
+        "host"
+    };
+    let message = format!(
+        "{source} also gets other names: this host's search list has {suffix}, with which a \
+            resolver tries {other} as {other}.{suffix} (first, if it has fewer dots than \
+            `options ndots`, {} here)",
+        list.ndots
+    );
+    let problem = Problem::new(ProblemCode::SearchSuffix, message).with_remedy(
+        "remove the suffix from /etc/resolv.conf and the jobs' search lists, or name the sources \
+            instead of the wildcard",
+    );
+    Some(problem.without_degrading())
 }
 
 /// Addresses of the destination's name that the route does not use.
@@ -259,6 +287,28 @@ mod tests {
     fn a_route_that_works_has_no_problem() {
         assert_eq!(messages(ResolutionState::Fresh, &[0, 0]), []);
         assert_eq!(messages(ResolutionState::Literal, &[0]), []);
+    }
+
+    #[test]
+    fn a_search_suffix_below_a_wildcard_is_named() {
+        let list = || SearchList::parse("search internal.net\noptions ndots:5\n");
+        let message = |source: &str| {
+            let mut view = route(ResolutionState::Fresh, &[0]);
+            view.source = Some(source.parse().expect("a source"));
+            search_suffix(&view, list).map(|problem| (problem.message, problem.degrades))
+        };
+        assert_eq!(
+            message("**.internal.net").expect("a problem"),
+            (
+                "**.internal.net also gets other names: this host's search list has internal.net, \
+                    with which a resolver tries www.example.org as www.example.org.internal.net \
+                    (first, if it has fewer dots than `options ndots`, 5 here)"
+                    .into(),
+                false
+            )
+        );
+        assert!(message("*.internal.net").expect("a problem").0.contains("tries host as"));
+        assert_eq!((message("*.corp.example"), message("a.internal.net")), (None, None));
     }
 
     #[test]

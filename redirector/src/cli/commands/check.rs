@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     cli::{
-        commands::{check_destinations, check_interfaces, status},
+        commands::{check_destinations, check_interfaces, check_search_list, status},
         context::{Context, block_on},
         exit::Exit,
         io::Env,
@@ -20,6 +20,7 @@ use crate::{
     control::api,
     datapath::{self, Check as Checked, Outcome, Settings},
     host::{self, HostError},
+    net::{RESOLV_CONF, SearchList},
     route::import::old_wildcards_warning,
 };
 
@@ -137,6 +138,7 @@ async fn of_host(config: &Config) -> Vec<Checked> {
         check_interfaces::roles(config),
         check_interfaces::foreign_filters(config),
         check_interfaces::dns_clients(config),
+        check_search_list::check(config, &SearchList::read(Path::new(RESOLV_CONF))),
         interception(config),
     ]
 }

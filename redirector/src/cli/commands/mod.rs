@@ -3,6 +3,7 @@
 pub(crate) mod check;
 mod check_destinations;
 mod check_interfaces;
+mod check_search_list;
 pub(crate) mod config;
 pub(crate) mod events;
 pub(crate) mod explain;

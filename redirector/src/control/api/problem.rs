@@ -138,6 +138,8 @@ problem_codes! {
     SourceIpFailed = "source_ip_failed",
     /// Keys of the configuration take effect after a restart.
     RestartNeeded = "restart_needed",
+    /// A suffix of this host's search list lies at or below a wildcard's zone.
+    SearchSuffix = "search_suffix",
     /// The configuration file does not state what `*` means, and has wildcards.
     OldWildcards = "old_wildcards",
     /// The state files cannot be written; changes are refused.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::facts::Facts;
 use crate::verify::{
+    candidates::search_list,
     cause_code::CauseCode,
     causes::loopback_resolver,
     probe::{DnsResult, IoFailure},
@@ -41,10 +42,19 @@ pub(super) fn diagnose_dns(seen: &DnsResult, facts: &Facts<'_>) -> (String, Opti
             let answer = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let answer =
                 if answer.is_empty() { format!("{code} without an address") } else { answer };
-            let detail = format!("{answer}, from {} in {milliseconds} ms", server.ip());
+            let other = facts.asked.filter(|asked| asked.name != facts.name);
+            let own = facts.before.source.as_ref();
+            let name = other.map(|asked| format!(", as {}", asked.name)).unwrap_or_default();
+            let detail = format!("{answer}, from {} in {milliseconds} ms{name}", server.ip());
             let finding = match addresses.first() {
-                Some(address) if vip(address) => None,
-                found => Some(wrong_answer(found, code, *server, facts)),
+                Some(address) if vip(address) => other.and_then(|asked| {
+                    let own = own.filter(|_| facts.wanted == facts.name);
+                    search_list(facts.name, asked, own)
+                }),
+                found => other
+                    .filter(|asked| asked.name != facts.wanted)
+                    .and_then(|asked| search_list(facts.name, asked, own))
+                    .or_else(|| Some(wrong_answer(found, code, *server, facts))),
             };
             (detail, finding)
         }

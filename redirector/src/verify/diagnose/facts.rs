@@ -4,12 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     control::api::{Counters, RouteView},
-    verify::{lookups::ports, process::Process, report::SourceAddresses},
+    verify::{candidates::Candidate, lookups::ports, process::Process, report::SourceAddresses},
 };
 
 /// What is known besides what the probe saw.
 pub(in crate::verify) struct Facts<'a> {
     pub(in crate::verify) name: &'a str,
+    /// The name that the route serves, which may have a suffix of the search list.
+    pub(in crate::verify) wanted: &'a str,
+    /// The name that was looked up, and its route.
+    pub(in crate::verify) asked: Option<&'a Candidate>,
     pub(in crate::verify) port: u16,
     /// The route before the probe, and after it.
     pub(in crate::verify) before: &'a RouteView,

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::{
@@ -7,6 +7,7 @@ use crate::{
     },
     route::RawRoute,
     verify::{
+        candidates::Candidate,
         probe::{ConnectResult, DnsResult, HttpResult, IoFailure, TlsFailure, TlsResult},
         report::SourceAddresses,
     },
@@ -44,24 +45,23 @@ fn route(counters: Counters) -> RouteView {
     }
 }
 
-/// The first cause of what was seen, with counters that grew by `grown`.
-fn cause(
-    seen: &ProbeResult,
-    port: u16,
-    grown: Counters,
-    change: impl FnOnce(&mut Facts<'_>),
-) -> (String, String) {
-    let (before, after) = (route(Counters::default()), route(grown));
-    let listen = ["169.254.20.53:53".parse().expect("an address")];
-    let source =
-        SourceAddresses { expected: vec![], executor: None, node: Some([198, 51, 100, 1].into()) };
-    let mut facts = Facts {
+/// Facts of a route that works.
+fn facts<'a>(
+    before: &'a RouteView,
+    after: &'a RouteView,
+    source: &'a SourceAddresses,
+) -> Facts<'a> {
+    const LISTEN: &[SocketAddr] =
+        &[SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 20, 53)), 53)];
+    Facts {
         name: "a.internal",
-        port,
-        before: &before,
-        after: Some(&after),
+        wanted: "a.internal",
+        asked: None,
+        port: 443,
+        before,
+        after: Some(after),
         agent: true,
-        listen: &listen,
+        listen: LISTEN,
         in_pool: &|address| match address {
             IpAddr::V4(address) => address.octets()[..2] == [198, 18],
             IpAddr::V6(_) => false,
@@ -70,8 +70,21 @@ fn cause(
         covered: true,
         cgroup: "/sys/fs/cgroup/kubepods".into(),
         process: None,
-        source: &source,
-    };
+        source,
+    }
+}
+
+/// The first cause of what was seen, with counters that grew by `grown`.
+fn cause(
+    seen: &ProbeResult,
+    port: u16,
+    grown: Counters,
+    change: impl FnOnce(&mut Facts<'_>),
+) -> (String, String) {
+    let (before, after) = (route(Counters::default()), route(grown));
+    let source =
+        SourceAddresses { expected: vec![], executor: None, node: Some([198, 51, 100, 1].into()) };
+    let mut facts = Facts { port, ..facts(&before, &after, &source) };
     change(&mut facts);
     let (_, findings) = diagnose(seen, &facts);
     findings
@@ -103,6 +116,30 @@ fn each_wrong_dns_answer_has_its_cause() {
     assert_eq!(code(&dns("127.0.0.11:53", &[], "NXDOMAIN")), "loopback_resolver");
     assert_eq!(code(&dns(shim, &[], "NXDOMAIN")), "not_live");
     assert_eq!(code(&dns(shim, &[], "SERVFAIL")), "not_live");
+}
+
+#[test]
+fn an_answer_for_another_name_of_the_search_list_is_named() {
+    let asked = |route: Option<&str>| Candidate {
+        name: "a.internal.corp.example".into(),
+        route: route.map(|route| route.parse().expect("a source")),
+    };
+    let cause = |address: [u8; 4], by: Option<&str>| {
+        let asked = asked(by);
+        let seen = dns("10.96.0.10:53", &[address], "NOERROR");
+        let (before, after) = (route(Counters::default()), route(Counters::default()));
+        let source = SourceAddresses::default();
+        let facts = Facts { asked: Some(&asked), ..facts(&before, &after, &source) };
+        let (_, findings) = diagnose(&seen, &facts);
+        findings.first().map(|first| (first.code.as_str(), first.prevents, first.cause.clone()))
+    };
+    let (code, prevents, text) = cause([192, 0, 2, 1], None).expect("a finding");
+    assert_eq!((code, prevents), ("search_list", true));
+    assert!(text.contains("no route has it"), "{text}");
+    let (code, prevents, text) = cause([198, 18, 0, 9], Some("**.example")).expect("a finding");
+    assert_eq!((code, prevents), ("search_list", true));
+    assert!(text.contains("the route of **.example has it"), "{text}");
+    assert_eq!(cause([198, 18, 0, 1], Some("a.internal")), None, "the same route");
 }
 
 #[test]

@@ -3,13 +3,17 @@
 use super::{facts::ExplainFacts, target::ExplainTarget};
 use crate::{
     control::api::{RouteView, VERSION},
-    verify::report::{Explained, Finding, PathStage},
+    verify::{
+        candidates::Candidate,
+        report::{Explained, Finding, PathStage},
+    },
 };
 
 /// What was found so far.
 #[derive(Default)]
 pub(super) struct Explainer {
     pub(super) path: Vec<PathStage>,
+    pub(super) candidates: Vec<Candidate>,
     pub(super) findings: Vec<Finding>,
     pub(super) route: Option<RouteView>,
     /// The outcome unless something prevents it.
@@ -39,6 +43,7 @@ impl Explainer {
             verdict,
             redirected: prevented.is_none() && self.route.is_some(),
             path: self.path,
+            candidates: self.candidates,
             process: known.process.cloned(),
             vip: self.route.as_ref().and_then(|route| route.vip.ipv4),
             backends: self

@@ -1,6 +1,6 @@
 //! How the process resolves the name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{explainer::Explainer, facts::ExplainFacts};
 use crate::{
@@ -10,15 +10,18 @@ use crate::{
         causes::{loopback_resolver, proxy},
         process::Process,
         report::Finding,
-        target::route_for,
     },
 };
 
 /// The programs treat the agent as dead after this long.
 const STALE_MS: u64 = 2000;
 
-/// How the name is resolved by the process.
-pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFacts<'_>) {
+/// How the name, which has this virtual address, is resolved by the process.
+pub(super) fn trace_resolver(
+    out: &mut Explainer,
+    name: (&str, Option<Ipv4Addr>),
+    known: &ExplainFacts<'_>,
+) {
     if let Some(process) = known.process {
         trace_process(out, process, name, known);
     }
@@ -59,7 +62,12 @@ pub(super) fn trace_resolver(out: &mut Explainer, name: &str, known: &ExplainFac
     }
 }
 
-fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &ExplainFacts<'_>) {
+fn trace_process(
+    out: &mut Explainer,
+    process: &Process,
+    (name, vip): (&str, Option<Ipv4Addr>),
+    known: &ExplainFacts<'_>,
+) {
     let describe = |server: &IpAddr| {
         format!(
             "{server}{}",
@@ -76,9 +84,7 @@ fn trace_process(out: &mut Explainer, process: &Process, name: &str, known: &Exp
         out.findings.push(proxy(variable, value, name));
     }
     if let Some(address) = process.hosts_entry(name) {
-        let vip =
-            route_for(name, &known.status.routes).and_then(|route| route.vip.ipv4).map(IpAddr::V4);
-        if vip != Some(address) {
+        if vip.map(IpAddr::V4) != Some(address) {
             let cause = format!("its /etc/hosts has {address} for {name}, so DNS is never asked");
             out.findings.push(Finding::new(
                 CauseCode::HostsEntry,

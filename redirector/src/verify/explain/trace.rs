@@ -13,6 +13,7 @@ use super::{
 use crate::{
     control::api::RouteView,
     verify::{
+        candidates::{Candidate, search_list},
         cause_code::CauseCode,
         causes::no_route,
         report::{Explained, Finding},
@@ -33,12 +34,18 @@ pub(crate) fn explain(target: &ExplainTarget, known: &ExplainFacts<'_>) -> Expla
 }
 
 fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
-    let Some(route) = route_for(&target.name, &known.status.routes) else {
+    let routes = &known.status.routes;
+    let candidates = Candidate::all(target, known.process, routes);
+    trace_search(out, &candidates);
+    // Those before it are left to its nameserver, which knows none of them as a rule.
+    let served = candidates.iter().find_map(|asked| Some((asked, route_for(&asked.name, routes)?)));
+    out.candidates.clone_from(&candidates);
+    let Some((asked, route)) = served else {
         out.stage(
             "name",
             format!("{} is not the source of a route: the upstreams answer DNS", target.name),
         );
-        out.findings.push(no_route(&target.name, &known.status.routes));
+        out.findings.push(no_route(&target.name, routes));
         out.verdict = Some("left alone: no route has this name".into());
         return;
     };
@@ -46,11 +53,28 @@ fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
     let vip = route.vip.ipv4.map_or_else(|| "no address".to_owned(), |vip| vip.to_string());
     let answered =
         if known.status.agent.is_some() { "is answered with" } else { "would be answered with" };
-    out.stage("name", format!("{} {answered} {vip}, by the route of {source}", target.name));
+    out.stage("name", format!("{} {answered} {vip}, by the route of {source}", asked.name));
+    let own = route_for(&target.name, routes).and_then(|route| route.source.as_ref());
+    out.findings.extend(search_list(&target.name, asked, own));
     trace_hook(out, known);
-    trace_resolver(out, &target.name, known);
+    trace_resolver(out, (&target.name, route.vip.ipv4), known);
     trace_guest_limits(out, route, known);
     trace_route(out, route, target.port, known);
+}
+
+/// Which names are asked for before the one that is answered.
+fn trace_search(out: &mut Explainer, candidates: &[Candidate]) {
+    if candidates.len() < 2 {
+        return;
+    }
+    let end = candidates.iter().position(|asked| asked.route.is_some());
+    let asked = candidates.iter().take(end.map_or(candidates.len(), |end| end + 1));
+    let label = |asked: &Candidate| match &asked.route {
+        Some(route) => format!("{} (route of {route})", asked.name),
+        None => format!("{} (no route)", asked.name),
+    };
+    let asked: Vec<_> = asked.map(label).collect();
+    out.stage("search", format!("its resolver asks for {}", asked.join(", then ")));
 }
 
 fn trace_address(out: &mut Explainer, address: IpAddr, port: u16, known: &ExplainFacts<'_>) {

@@ -83,7 +83,11 @@ fn act(job: &Job) -> ProbeResult {
     };
     let dns = match job.hosts {
         Some(address) => DnsResult::Hosts { address },
-        None => dns::ask(&job.name, &job.nameservers, job.timeout),
+        None => {
+            let (name, result) = dns::walk(job);
+            seen.answered_as = Some(name);
+            result
+        }
     };
     let address = dns.address();
     seen.dns = Some(dns);

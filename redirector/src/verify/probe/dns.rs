@@ -1,5 +1,5 @@
-//! One A query, sent as a libc does: to each nameserver in turn, over UDP, and over TCP if the
-//! answer is truncated.
+//! A look-up as a libc does it: the names of the search list in turn, one A query each, to each
+//! nameserver in turn, over UDP, and over TCP if the answer is truncated.
 
 use std::{
     io::{self, Read, Write},
@@ -13,10 +13,13 @@ use hickory_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::io_failure::IoFailure;
+use super::{io_failure::IoFailure, job::Job};
 
 /// A libc reads three `nameserver` lines.
 const MAX_NAMESERVERS: usize = 3;
+
+/// The codes after which glibc goes on in its search list.
+const NEXT_CODES: [&str; 3] = ["NOERROR", "NXDOMAIN", "SERVFAIL"];
 
 /// The outcome of the query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,10 +44,39 @@ impl DnsResult {
             _ => None,
         }
     }
+
+    /// Whether a libc asks for the next name of its search list after this result.
+    fn leads_to_the_next(&self) -> bool {
+        matches!(self, Self::Answer { code, .. } if NEXT_CODES.contains(&code.as_str()))
+    }
+}
+
+/// Looks the candidates up in their order, as glibc does: until one has an address, and without
+/// further suffixes when nobody answers. Returns that candidate, else the wanted one, with its
+/// result.
+pub(super) fn walk(job: &Job) -> (String, DnsResult) {
+    let deadline = Instant::now() + job.timeout * 2;
+    let mut of_wanted = None;
+    let mut is_answered = true;
+    for name in &job.candidates {
+        let is_wanted = *name == job.wanted;
+        if !is_wanted && (!is_answered || Instant::now() > deadline) {
+            continue;
+        }
+        let result = ask(name, &job.nameservers, job.timeout);
+        if result.address().is_some() {
+            return (name.clone(), result);
+        }
+        is_answered &= result.leads_to_the_next();
+        if is_wanted {
+            of_wanted = Some(result);
+        }
+    }
+    (job.wanted.clone(), of_wanted.unwrap_or(DnsResult::NoServer))
 }
 
 /// Asks for the A records of `name`.
-pub(super) fn ask(name: &str, servers: &[SocketAddr], timeout: Duration) -> DnsResult {
+fn ask(name: &str, servers: &[SocketAddr], timeout: Duration) -> DnsResult {
     let mut first = None;
     let mut empty = None;
     for &server in servers.iter().take(MAX_NAMESERVERS) {

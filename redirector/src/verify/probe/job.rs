@@ -16,6 +16,10 @@ pub(in crate::verify) struct Job {
     /// The name to ask for and to present.
     pub(in crate::verify) name: String,
     pub(in crate::verify) port: u16,
+    /// The names to look up, in this order, until one has an address.
+    pub(in crate::verify) candidates: Vec<String>,
+    /// The one whose route is verified.
+    pub(in crate::verify) wanted: String,
     /// The cgroup to join.
     pub(in crate::verify) cgroup: Option<PathBuf>,
     /// The process whose network namespace to join.
@@ -73,6 +77,8 @@ pub(in crate::verify) struct ProbeResult {
     /// Why the location could not be entered.
     pub(in crate::verify) entry_failure: Option<EntryFailure>,
     pub(in crate::verify) dns: Option<DnsResult>,
+    /// The candidate that `dns` is about.
+    pub(in crate::verify) answered_as: Option<String>,
     pub(in crate::verify) connect: Option<ConnectResult>,
     pub(in crate::verify) tls: Option<TlsResult>,
     pub(in crate::verify) http: Option<HttpResult>,

@@ -10,5 +10,6 @@ mod many_routes;
 mod operate;
 mod order;
 mod readme;
+mod search_lists;
 mod top;
 mod verify;
