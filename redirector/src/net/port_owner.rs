@@ -30,7 +30,16 @@ impl PortOwner {
     /// The process whose socket conflicts with `address`; `None` if it is in another PID namespace
     /// or its descriptors are not readable.
     pub(crate) fn find(address: SocketAddr, transport: Transport) -> Option<Self> {
-        let inodes = conflicting_sockets(address, transport).ok()?;
+        Self::in_network_of(&Process::myself().ok()?, address, transport)
+    }
+
+    /// As [`PortOwner::find`], in the network namespace of a process.
+    pub(crate) fn in_network_of(
+        process: &Process,
+        address: SocketAddr,
+        transport: Transport,
+    ) -> Option<Self> {
+        let inodes = conflicting_sockets(process, address, transport).ok()?;
         if inodes.is_empty() {
             return None;
         }
@@ -43,22 +52,25 @@ impl PortOwner {
     }
 }
 
-/// The inodes of the sockets that prevent us from binding `address`.
-fn conflicting_sockets(address: SocketAddr, transport: Transport) -> ProcResult<HashSet<u64>> {
-    let own = Process::myself()?;
+/// The inodes of the sockets that prevent a process from binding `address`.
+fn conflicting_sockets(
+    process: &Process,
+    address: SocketAddr,
+    transport: Transport,
+) -> ProcResult<HashSet<u64>> {
     let conflicts = |local: SocketAddr| {
         let ip = local.ip().to_canonical();
         local.port() == address.port() && (ip == address.ip() || ip.is_unspecified())
     };
     Ok(match transport {
-        Transport::Udp => [own.udp(), own.udp6()]
+        Transport::Udp => [process.udp(), process.udp6()]
             .into_iter()
             .flatten()
             .flatten()
             .filter(|socket| conflicts(socket.local_address))
             .map(|socket| socket.inode)
             .collect(),
-        Transport::Tcp => [own.tcp(), own.tcp6()]
+        Transport::Tcp => [process.tcp(), process.tcp6()]
             .into_iter()
             .flatten()
             .flatten()

@@ -1,44 +1,31 @@
 //! The names that a job's resolver asks for in place of the one that its client was given: as it
 //! is, and with the suffixes of the search list.
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     cause_code::CauseCode,
     process::Process,
-    report::Finding,
+    report::{Candidate, Finding},
     target::{Target, route_for},
 };
 use crate::{control::api::RouteView, route::SourceName};
 
-/// A name that the resolver asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// The name.
-    pub name: String,
-    /// The route that serves it; null if its nameserver answers.
-    pub route: Option<SourceName>,
-}
-
-impl Candidate {
-    /// The candidates for a target in the order in which the process's libc asks for them; the name
-    /// alone without a process, or if its /etc/hosts has the name.
-    pub(super) fn all(
-        target: &Target,
-        process: Option<&Process>,
-        routes: &[RouteView],
-    ) -> Vec<Self> {
-        let by_list = process.filter(|process| process.hosts_entry(&target.name).is_none());
-        let names = match by_list {
-            Some(process) if !target.is_absolute => process.search.candidates(&target.name),
-            _ => vec![target.name.clone()],
-        };
-        let candidate = |name: String| Self {
-            route: route_for(&name, routes).and_then(|route| route.source.clone()),
-            name,
-        };
-        names.into_iter().map(candidate).collect()
-    }
+/// The candidates for a target in the order in which the process's libc asks for them; the name
+/// alone without a process, or if its /etc/hosts has the name.
+pub(super) fn candidates(
+    target: &Target,
+    process: Option<&Process>,
+    routes: &[RouteView],
+) -> Vec<Candidate> {
+    let by_list = process.filter(|process| process.hosts_entry(&target.name).is_none());
+    let names = match by_list {
+        Some(process) if !target.is_absolute => process.search.candidates(&target.name),
+        _ => vec![target.name.clone()],
+    };
+    let candidate = |name: String| Candidate {
+        route: route_for(&name, routes).and_then(|route| route.source.clone()),
+        name,
+    };
+    names.into_iter().map(candidate).collect()
 }
 
 /// The route that a target means, and the name that it serves: the target's own name if it has a

@@ -98,6 +98,8 @@ cause_codes! {
     NotLive = "not_live",
     /// The nameserver is not the shim, and its traffic is not intercepted.
     NotTheShim = "not_the_shim",
+    /// The answer is no SSH banner.
+    NotSsh = "not_ssh",
     /// The answer is not TLS.
     NotTls = "not_tls",
     /// The address is not a virtual address.
@@ -134,6 +136,8 @@ cause_codes! {
     TlsRefused = "tls_refused",
     /// The certificate's issuer is not trusted.
     UnknownIssuer = "unknown_issuer",
+    /// The server sends clients to a host that is no source.
+    UnmappedHost = "unmapped_host",
     /// The load balancer has only addresses of a family that the executor cannot use.
     UnusableFamily = "unusable_family",
     /// The virtual address belongs to no route.

@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{cause_code::CauseCode, process::Process, report::Finding};
+use super::{
+    cause_code::CauseCode,
+    process::{LocalResolver, Process},
+    report::Finding,
+};
 use crate::control::api::RouteView;
 
 /// A proxy gets the name before any hook sees an address.
@@ -18,11 +22,19 @@ pub(super) fn proxy(variable: &str, value: &str, name: &str) -> Finding {
     )
 }
 
-/// A nameserver on loopback: its upstream queries come from another cgroup.
-pub(super) fn loopback_resolver(server: IpAddr) -> Finding {
+/// A nameserver on loopback, whose upstream query another process sends.
+pub(super) fn loopback_resolver(server: IpAddr, process: Option<&Process>) -> Finding {
+    let resolver = process.and_then(|process| process.local_resolver.as_ref());
+    let whose = match resolver {
+        Some(LocalResolver { pid, command, cgroup: Some(cgroup) }) => {
+            format!("{command} (pid {pid}) in {}", cgroup.display())
+        }
+        Some(LocalResolver { pid, command, .. }) => format!("{command} (pid {pid})"),
+        None => "another process, in another cgroup".to_owned(),
+    };
     let cause = format!(
         "the executor's nameserver is {server}, on its own loopback: the upstream query comes \
-            from another process, in another cgroup"
+            from {whose}"
     );
     let next = "give the executor the shim's address as its nameserver (Docker: `--dns`; \
         Kubernetes: the pod's or the kubelet's DNS settings)";

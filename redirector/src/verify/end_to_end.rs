@@ -8,16 +8,17 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    candidates::{Candidate, meant},
+    candidates::{candidates, meant},
     causes::{guest_kernel, no_route, not_attached},
     diagnose::{Facts, diagnose},
-    job::{VerifyOptions, acceptance, backend, expected_sources, job},
+    follow::{Lead, MAX_FOLLOWED, lead},
+    job::{VerifyOptions, acceptance, backend, expected_sources, job, protocol},
     lookups::covering,
-    probe::{TlsResult, source_towards},
+    probe::{HttpResult, Protocol, Reference, TlsResult, source_towards},
     probe_cgroup::{self, ProbeCgroup},
     probe_process,
     process::Process,
-    report::{SourceAddresses, Vantage, Verified},
+    report::{Followed, SourceAddresses, Vantage, Verified},
     target::route_for,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     datapath,
 };
 
-/// Connects as an executor does. `read` reads the status again.
+/// Connects as an executor does, and where the answers send it. `read` reads the status again.
 ///
 /// # Errors
 /// When the executor's location can't be entered, or the authorities can't be read.
@@ -34,6 +35,41 @@ pub(crate) fn verify(
     status: &Status,
     read: impl Fn() -> Option<Status>,
 ) -> anyhow::Result<Verified> {
+    let (mut verified, references) = verify_one(wanted, status, &read)?;
+    let target = wanted.target.clone();
+    let mut open: Vec<_> = references.into_iter().map(|one| (target.clone(), one)).rev().collect();
+    let mut seen = vec![target];
+    while let Some((from, reference)) = open.pop() {
+        let target = match lead(&from, &reference, &status.routes) {
+            Lead::Unmapped(finding) => {
+                verified.findings.push(finding);
+                continue;
+            }
+            Lead::Route(target) => target,
+        };
+        if seen.contains(&target) || seen.len() > MAX_FOLLOWED {
+            continue;
+        }
+        seen.push(target.clone());
+        let plain = wanted.plain && target.scheme.is_none();
+        let hop = VerifyOptions { target: target.clone(), plain, ..wanted.clone() };
+        let (one, references) = verify_one(&hop, status, &read)?;
+        let (by, url) = (reference.by, target.url());
+        verified.followed.push(Followed { by, url, route: one.route, steps: one.steps });
+        let known = verified.findings.clone();
+        verified.findings.extend(one.findings.into_iter().filter(|one| !known.contains(one)));
+        verified.ok &= one.ok;
+        open.extend(references.into_iter().map(|one| (target.clone(), one)).rev());
+    }
+    Ok(verified)
+}
+
+/// As [`verify`], one target. Returns where the answer sends the client, too.
+fn verify_one(
+    wanted: &VerifyOptions,
+    status: &Status,
+    read: &impl Fn() -> Option<Status>,
+) -> anyhow::Result<(Verified, Vec<Reference>)> {
     let name = wanted.target.name.clone();
     let mut verified = Verified {
         version: VERSION,
@@ -44,25 +80,27 @@ pub(crate) fn verify(
         answered_as: None,
         vantage: None,
         steps: vec![],
+        followed: vec![],
         findings: vec![],
         certificate: None,
         source: SourceAddresses::default(),
         command: None,
     };
-    let candidates = Candidate::all(&wanted.target, wanted.process.as_ref(), &status.routes);
+    let candidates = candidates(&wanted.target, wanted.process.as_ref(), &status.routes);
     let Some((served, route)) = meant(&wanted.target, &candidates, &status.routes) else {
         verified.findings.push(no_route(&name, &status.routes));
-        return Ok(verified);
+        return Ok((verified, Vec::new()));
     };
     verified.route.clone_from(&route.source);
-    verified.command = acceptance(&wanted.target, route);
+    let is_ssh = protocol(wanted, route) == Protocol::Ssh;
+    verified.command = acceptance(&wanted.target, is_ssh, route);
     if let Some(guest) = wanted.process.as_ref().and_then(guest_kernel) {
         verified.findings.push(guest);
-        return Ok(verified);
+        return Ok((verified, Vec::new()));
     }
     let Some(room) = room(wanted, status)? else {
         verified.findings.push(not_attached());
-        return Ok(verified);
+        return Ok((verified, Vec::new()));
     };
     let backend = backend(route, wanted.target.port);
     let job = job(wanted, (&candidates, served, route), room.to_join(), backend)?;
@@ -120,7 +158,11 @@ pub(crate) fn verify(
     verified.answered_as.clone_from(&seen.answered_as);
     verified.ok = !verified.findings.iter().any(|finding| finding.prevents);
     verified.vantage = Some(vantage);
-    Ok(verified)
+    let references = match seen.http {
+        Some(HttpResult::Status { references, .. }) => references,
+        _ => Vec::new(),
+    };
+    Ok((verified, references))
 }
 
 /// The cgroup that was asked for, without the one that was made below it.

@@ -9,12 +9,12 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    candidates::Candidate,
     guest_place::GuestPlace,
     lookups::ports,
-    probe::{Job, Until},
+    probe::{Job, Protocol, Until},
     process::{Process, read_in},
-    target::Target,
+    report::Candidate,
+    target::{SSH_PORTS, Scheme, Target},
 };
 use crate::{control::api::RouteView, route::RawDestination};
 
@@ -27,7 +27,7 @@ const BUNDLES: [&str; 4] = [
 ];
 
 /// What to verify, and from where.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct VerifyOptions {
     pub(crate) target: Target,
     /// The cgroup to run in; none: the process's, or the first that is attached.
@@ -66,10 +66,27 @@ pub(super) fn job(
         expected: vips.into_iter().flatten().collect(),
         roots: roots(wanted.ca.as_deref(), process)?,
         until: wanted.until,
-        tls: !wanted.plain && wanted.target.port != 80,
+        protocol: protocol(wanted, route),
+        may_be_ssh: wanted.target.scheme.is_none() && wanted.target.port != 443,
+        path: wanted.target.path.clone(),
         timeout: wanted.timeout,
         backend,
     })
+}
+
+/// What the server should speak.
+pub(super) fn protocol(wanted: &VerifyOptions, route: &RouteView) -> Protocol {
+    let port = wanted.target.port;
+    let behind = ports(route).and_then(|ports| ports.destination(port)).unwrap_or(port);
+    match wanted.target.scheme {
+        Some(Scheme::Ssh) => Protocol::Ssh,
+        Some(Scheme::Http) => Protocol::Plain,
+        _ if wanted.plain => Protocol::Plain,
+        Some(Scheme::Https) => Protocol::Tls,
+        None if port == 80 => Protocol::Plain,
+        None if SSH_PORTS.contains(&port) || SSH_PORTS.contains(&behind) => Protocol::Ssh,
+        None => Protocol::Tls,
+    }
 }
 
 /// The nameservers of the process or of the guest's place, else the shim.
@@ -107,17 +124,17 @@ pub(super) fn expected_sources(route: &RouteView) -> Vec<IpAddr> {
 }
 
 /// The platform's own acceptance test.
-pub(super) fn acceptance(target: &Target, route: &RouteView) -> Option<String> {
+pub(super) fn acceptance(target: &Target, is_ssh: bool, route: &RouteView) -> Option<String> {
     let destination = match &route.definition.as_ref()?.destination {
         RawDestination::One(name) => name.clone(),
         RawDestination::Many(addresses) => addresses.first()?.clone(),
     };
     let (name, port) = (&target.name, target.port);
     let to = ports(route).and_then(|ports| ports.destination(port)).unwrap_or(port);
-    let url = match port {
-        443 => format!("https://{name}"),
-        80 => format!("http://{name}"),
-        _ => format!("https://{name}:{port}"),
-    };
+    if is_ssh {
+        return Some(format!("ssh -T -p {to} -o HostKeyAlias={name} git@{destination}"));
+    }
+    let url = target.url();
+    let url = if target.path == "/" { url.trim_end_matches('/') } else { &url };
     Some(format!("curl --connect-to {name}:{port}:{destination}:{to} {url}"))
 }

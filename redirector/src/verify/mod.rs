@@ -5,6 +5,7 @@
 //! | `end_to_end` | the whole of `verify` |
 //! | `probe` | the child that acts from the executor's location and reports what it saw |
 //! | `probe_cgroup`, `process` | that location: a cgroup; a process's cgroup, network, resolver |
+//! | `follow` | where an answer sends the client next |
 //! | `guest_place` | the place of a guest: a network namespace behind an interface |
 //! | `diagnose` | from what was seen to the cause and the next step; pure |
 //! | `explain` | what a connect would do, from what is known; pure |
@@ -20,6 +21,7 @@ mod causes_tests;
 mod diagnose;
 mod end_to_end;
 mod explain;
+mod follow;
 mod guest_place;
 mod job;
 mod lookups;
@@ -31,15 +33,15 @@ mod report;
 mod target;
 
 pub use self::{
-    candidates::Candidate,
     cause_code::CauseCode,
     guest_place::GuestPlace,
-    probe::{CertificateInfo, Until},
+    probe::{CertificateInfo, Referrer, Until},
     process::Process,
     report::{
-        Explained, Finding, PathStage, SourceAddresses, Step, StepOutcome, Vantage, Verified,
+        Candidate, Explained, Finding, Followed, PathStage, SourceAddresses, Step, StepOutcome,
+        Vantage, Verified,
     },
-    target::{Target, route_for},
+    target::{Scheme, Target, route_for},
 };
 pub(crate) use self::{
     end_to_end::verify,

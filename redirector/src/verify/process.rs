@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Read},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     datapath,
-    net::{SearchList, nameservers},
+    net::{PortOwner, SearchList, Transport, nameservers},
     printable::printable,
 };
 
@@ -36,6 +36,17 @@ const VMMS: [(&str, &str); 5] = [
     ("gvisor", "gVisor"),
 ];
 
+/// The process that answers at a nameserver on loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalResolver {
+    /// Its ID, in our PID namespace.
+    pub pid: u32,
+    /// Its command's name.
+    pub command: String,
+    /// Its cgroup's directory, as [`Process::cgroup`].
+    pub cgroup: Option<PathBuf>,
+}
+
 /// What /proc has about a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -49,6 +60,9 @@ pub struct Process {
     pub host_network: bool,
     /// The nameservers of its own /etc/resolv.conf.
     pub nameservers: Vec<IpAddr>,
+    /// The process that answers at its first nameserver, if that is on loopback; null when it is
+    /// not found.
+    pub local_resolver: Option<LocalResolver>,
     /// Its search list, which also depends on its variables LOCALDOMAIN and RES_OPTIONS.
     pub search: SearchList,
     /// The name and value of each variable that names a proxy.
@@ -60,6 +74,19 @@ pub struct Process {
     /// Names and addresses of its own /etc/hosts.
     #[serde(skip)]
     pub hosts: Vec<(IpAddr, Vec<String>)>,
+}
+
+impl LocalResolver {
+    /// The one that a process asks at `server`.
+    fn find(process: &procfs::process::Process, server: SocketAddr) -> Option<Self> {
+        if !server.ip().is_loopback() {
+            return None;
+        }
+        let owner = PortOwner::in_network_of(process, server, Transport::Udp)?;
+        let resolver = procfs::process::Process::new(i32::try_from(owner.pid).ok()?).ok()?;
+        let command = printable(&owner.command).into_owned();
+        Some(Self { pid: owner.pid, command, cgroup: cgroup_of(&resolver) })
+    }
 }
 
 impl Process {
@@ -91,14 +118,15 @@ impl Process {
                 .unwrap_or_default()
         };
         let resolv_conf = text("etc/resolv.conf");
+        let servers = nameservers::parse(&resolv_conf);
         Ok(Self {
             pid,
             cgroup: cgroup_of(&process),
             host_network: (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
-            nameservers: nameservers::parse(&resolv_conf)
-                .iter()
-                .map(std::net::SocketAddr::ip)
-                .collect(),
+            local_resolver: servers
+                .first()
+                .and_then(|server| LocalResolver::find(&process, *server)),
+            nameservers: servers.iter().map(SocketAddr::ip).collect(),
             search: SearchList::parse(&resolv_conf).with_environment(
                 variable("LOCALDOMAIN").as_deref(),
                 variable("RES_OPTIONS").as_deref(),

@@ -8,7 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    candidates::Candidate, cause_code::CauseCode, guest_place::GuestPlace, probe::CertificateInfo,
+    cause_code::CauseCode,
+    guest_place::GuestPlace,
+    probe::{CertificateInfo, Referrer},
     process::Process,
 };
 use crate::route::SourceName;
@@ -59,6 +61,9 @@ pub struct Verified {
     pub vantage: Option<Vantage>,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// Where the answers sent the client, and what was seen there.
+    #[serde(default)]
+    pub followed: Vec<Followed>,
     /// What was found; the first that `prevents` is the cause of the failure.
     pub findings: Vec<Finding>,
     /// The server's certificate, when one was shown.
@@ -86,12 +91,25 @@ pub struct Vantage {
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// `dns`, `connect`, `tls` or `http`.
+    /// `dns`, `connect`, `tls`, `ssh` or `http`.
     pub step: String,
     /// How it ended.
     pub outcome: StepOutcome,
     /// What was seen, for a person.
     pub detail: String,
+}
+
+/// A place that an answer referred to, and what was seen there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// What referred to it.
+    pub by: Referrer,
+    /// The URL.
+    pub url: String,
+    /// Its route.
+    pub route: Option<SourceName>,
+    /// The steps, as for the target.
+    pub steps: Vec<Step>,
 }
 
 /// How a step ended.
@@ -167,6 +185,15 @@ pub struct Explained {
     pub vip: Option<Ipv4Addr>,
     /// The addresses that a connect may go to.
     pub backends: Vec<IpAddr>,
+}
+
+/// A name that the resolver asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The name.
+    pub name: String,
+    /// The route that serves it; null if its nameserver answers.
+    pub route: Option<SourceName>,
 }
 
 /// One stage of a connect's path.

@@ -27,6 +27,10 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("iptables", "iptables"),
     ("python3-venv", "python3"),
     ("strace", "strace"),
+    // Git over SSH.
+    ("git", "git"),
+    ("openssh-client", "ssh"),
+    ("dropbear-bin", "dropbear"),
     // These read the metrics, the alert rules, the completions and the manual pages.
     ("prometheus", "promtool"),
     ("zsh", "zsh"),

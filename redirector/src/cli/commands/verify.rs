@@ -13,7 +13,7 @@ use crate::{
         output::OutputArgs,
         status_source,
     },
-    verify::{self, GuestPlace, Process, StepOutcome, Target, Until, Verified},
+    verify::{self, GuestPlace, Process, Referrer, Step, StepOutcome, Target, Until, Verified},
 };
 
 /// `verify`.
@@ -22,7 +22,8 @@ use crate::{
   redirector verify artifactory.internal.company.net
   redirector verify artifactory.internal.company.net --pid 4711
   redirector verify artifactory.internal.company.net --interface veth3a
-  redirector verify git.internal.company.net:22 --until connect
+  redirector verify https://artifactory.internal.company.net/v2/
+  redirector verify ssh://git@git.internal.company.net:7999/team/repository.git
   redirector verify artifactory.internal.company.net --ca ca.pem
 
 With --pid it uses that process's cgroup, network, resolver and certificates. Without, it runs \
@@ -31,11 +32,15 @@ in a new cgroup below the first attached one, in this network, and queries the s
 joins that network and a cgroup that is not attached. The guest of a virtual machine cannot be \
 entered.
 
+It follows the Location of a redirect and the realm of a Bearer challenge to other sources, and \
+names hosts that are none.
+
 Exit codes: 0 it works, 1 it does not, and the output shows why and what to do, 3 missing \
 privileges, 4 no agent and nothing of it in the kernel.")]
 pub(crate) struct Verify {
-    /// The internal name; the port is 443 unless given
-    #[arg(value_name = "SOURCE[:PORT]")]
+    /// The internal name, with a path or as a URL (https, http, ssh); the port is the scheme's, or
+    /// 443. Ports 22 and 7999 are taken for SSH
+    #[arg(value_name = "SOURCE[:PORT][/PATH]|URL")]
     target: Target,
     /// Run below this cgroup: absolute, or relative to the cgroup2 mount
     #[arg(long, value_name = "DIRECTORY")]
@@ -115,12 +120,14 @@ fn render(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
         };
         writeln!(env.out, "{}", paint.dim(&place))?;
     }
-    for step in &verified.steps {
-        let mark = match step.outcome {
-            StepOutcome::Ok => paint.good("ok    "),
-            StepOutcome::Failed => paint.bad("FAILED"),
+    render_steps(env, &verified.steps)?;
+    for followed in &verified.followed {
+        let by = match followed.by {
+            Referrer::Location => "redirected to",
+            Referrer::Realm => "sent for a token to",
         };
-        writeln!(env.out, "{:<8} {mark}  {}", step.step, step.detail)?;
+        writeln!(env.out, "{}", paint.dim(&format!("{by} {}", followed.url)))?;
+        render_steps(env, &followed.steps)?;
     }
     writeln!(env.out)?;
     let target = format!("{}:{}", verified.name, verified.port);
@@ -136,6 +143,18 @@ fn render(env: &mut Env<'_>, verified: &Verified) -> io::Result<()> {
             env.out,
             "\nThe platform's acceptance test, to compare from the same location:\n    {command}"
         )?;
+    }
+    Ok(())
+}
+
+fn render_steps(env: &mut Env<'_>, steps: &[Step]) -> io::Result<()> {
+    let paint = Paint(env.colour);
+    for step in steps {
+        let mark = match step.outcome {
+            StepOutcome::Ok => paint.good("ok    "),
+            StepOutcome::Failed => paint.bad("FAILED"),
+        };
+        writeln!(env.out, "{:<8} {mark}  {}", step.step, step.detail)?;
     }
     Ok(())
 }

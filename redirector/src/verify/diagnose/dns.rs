@@ -140,7 +140,7 @@ fn no_answer(server: SocketAddr, why: &IoFailure, facts: &Facts<'_>) -> Finding 
         return Finding::new(CauseCode::ShimUnreachable, cause, next);
     }
     if server.ip().is_loopback() {
-        let finding = loopback_resolver(server.ip());
+        let finding = loopback_resolver(server.ip(), facts.process);
         return Finding {
             cause: format!("{}; it does not answer ({failure})", finding.cause),
             ..finding
@@ -152,10 +152,8 @@ fn no_answer(server: SocketAddr, why: &IoFailure, facts: &Facts<'_>) -> Finding 
 /// The answer does not come from the shim.
 fn not_the_shim(server: SocketAddr, what: &str, facts: &Facts<'_>) -> Finding {
     if server.ip().is_loopback() && !facts.listen.contains(&server) {
-        return Finding {
-            cause: format!("{}; it {what}", loopback_resolver(server.ip()).cause),
-            ..loopback_resolver(server.ip())
-        };
+        let finding = loopback_resolver(server.ip(), facts.process);
+        return Finding { cause: format!("{}; it {what}", finding.cause), ..finding };
     }
     let shim = facts
         .listen

@@ -4,7 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     control::api::{Counters, RouteView},
-    verify::{candidates::Candidate, lookups::ports, process::Process, report::SourceAddresses},
+    verify::{
+        lookups::ports,
+        process::Process,
+        report::{Candidate, SourceAddresses},
+    },
 };
 
 /// What is known besides what the probe saw.

@@ -12,7 +12,7 @@ use crate::verify::{
 
 pub(super) fn diagnose_http(seen: &HttpResult, facts: &Facts<'_>) -> (String, Option<Finding>) {
     match seen {
-        HttpResult::Status { code, reason } => {
+        HttpResult::Status { code, reason, .. } => {
             (format!("{code} {reason}").trim().to_owned(), http_status(*code))
         }
         HttpResult::NotHttp { begins } => {

@@ -5,6 +5,7 @@ mod dns;
 mod facts;
 mod http;
 mod session;
+mod ssh;
 mod steps;
 mod tls;
 

@@ -2,7 +2,7 @@
 
 use super::{
     connect::diagnose_connect, dns::diagnose_dns, facts::Facts, http::diagnose_http,
-    tls::diagnose_tls,
+    ssh::diagnose_ssh, tls::diagnose_tls,
 };
 use crate::verify::{
     causes::proxy,
@@ -33,6 +33,9 @@ pub(in crate::verify) fn diagnose(
     }
     if let Some(tls) = &seen.tls {
         step("tls", diagnose_tls(tls, facts));
+    }
+    if let Some(ssh) = &seen.ssh {
+        step("ssh", diagnose_ssh(ssh, facts));
     }
     if let Some(http) = &seen.http {
         step("http", diagnose_http(http, facts));

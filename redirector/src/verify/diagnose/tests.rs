@@ -7,9 +7,8 @@ use crate::{
     },
     route::RawRoute,
     verify::{
-        candidates::Candidate,
         probe::{ConnectResult, DnsResult, HttpResult, IoFailure, TlsFailure, TlsResult},
-        report::SourceAddresses,
+        report::{Candidate, SourceAddresses},
     },
 };
 

@@ -4,10 +4,13 @@ use super::{
     facts::Facts,
     session::{client_certificate, closed, silent},
 };
-use crate::verify::{
-    cause_code::CauseCode,
-    probe::{IoFailure, TlsFailure, TlsResult},
-    report::Finding,
+use crate::{
+    printable::printable,
+    verify::{
+        cause_code::CauseCode,
+        probe::{IoFailure, TlsFailure, TlsResult},
+        report::Finding,
+    },
 };
 
 pub(super) fn diagnose_tls(seen: &TlsResult, facts: &Facts<'_>) -> (String, Option<Finding>) {
@@ -40,6 +43,23 @@ pub(super) fn diagnose_tls(seen: &TlsResult, facts: &Facts<'_>) -> (String, Opti
             )
         }
     }
+}
+
+fn not_tls(begins: &str, facts: &Facts<'_>) -> Finding {
+    let begins: String = printable(begins).chars().take(60).collect();
+    let cause = format!(
+        "port {} of {} does not speak TLS: the answer begins with `{begins}`",
+        facts.destination_port(),
+        facts.before_name()
+    );
+    let next = if begins.starts_with("SSH-") {
+        format!("it speaks SSH: verify it as ssh://{}:{}", facts.name, facts.port)
+    } else {
+        "is it the right port? `--plain` verifies HTTP without TLS, `--until connect` the \
+            connection alone"
+            .to_owned()
+    };
+    Finding::new(CauseCode::NotTls, cause, next)
 }
 
 fn tls_failure(
@@ -83,16 +103,7 @@ fn tls_failure(
             "does the load balancer have a certificate, or a rule, for the internal name?",
         ),
         TlsFailure::ClientCertificate => client_certificate(),
-        TlsFailure::NotTls => Finding::new(
-            CauseCode::NotTls,
-            format!(
-                "port {} of {} does not speak TLS",
-                facts.destination_port(),
-                facts.before_name()
-            ),
-            "is it the right port? `--plain` verifies HTTP without TLS, `--until connect` the \
-                connection alone",
-        ),
+        TlsFailure::NotTls { begins } => not_tls(begins, facts),
         TlsFailure::Incompatible => Finding::new(
             CauseCode::TlsIncompatible,
             format!("no common version or cipher of TLS: {message}"),

@@ -3,10 +3,7 @@
 use super::{facts::ExplainFacts, target::ExplainTarget};
 use crate::{
     control::api::{RouteView, VERSION},
-    verify::{
-        candidates::Candidate,
-        report::{Explained, Finding, PathStage},
-    },
+    verify::report::{Candidate, Explained, Finding, PathStage},
 };
 
 /// What was found so far.

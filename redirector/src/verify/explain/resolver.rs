@@ -8,6 +8,7 @@ use crate::{
     verify::{
         cause_code::CauseCode,
         causes::{loopback_resolver, proxy},
+        lookups::covering,
         process::Process,
         report::Finding,
     },
@@ -102,7 +103,9 @@ fn trace_process(
             "make the shim its nameserver, or set dns.intercept",
         )),
         Some(server) if shim(server) || is_intercepted(*server, process, known) => {}
-        Some(server) if server.is_loopback() => out.findings.push(loopback_resolver(*server)),
+        Some(server) if server.is_loopback() => {
+            out.findings.push(trace_local_resolver(*server, process, known));
+        }
         Some(server) => {
             let interception = known.status.dns.as_ref().and_then(|dns| dns.interception.as_ref());
             let why_not = interception
@@ -119,6 +122,23 @@ fn trace_process(
             ));
         }
     }
+}
+
+/// A resolver in an attached cgroup has its own queries treated as the job's are.
+fn trace_local_resolver(server: IpAddr, process: &Process, known: &ExplainFacts<'_>) -> Finding {
+    let finding = loopback_resolver(server, Some(process));
+    let attachments = known.status.datapath.iter().flat_map(|datapath| &datapath.attachments);
+    let attachments: Vec<_> = attachments.cloned().collect();
+    let cgroup = process.local_resolver.as_ref().and_then(|resolver| resolver.cgroup.as_deref());
+    if cgroup.and_then(|cgroup| covering(&attachments, cgroup)).is_none() {
+        return finding;
+    }
+    let cause = format!(
+        "{}, which is attached: if it asks the shim or an intercepted nameserver, it gets the \
+            virtual address",
+        finding.cause
+    );
+    Finding::note(finding.code, cause, "`redirector verify --pid` sends it a real query")
 }
 
 /// Whether `process` gets the answers of sources from `server`.

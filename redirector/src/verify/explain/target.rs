@@ -34,7 +34,7 @@ impl FromStr for ExplainTarget {
 impl fmt::Display for ExplainTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(target) => write!(f, "{}:{}", target.name, target.port),
+            Self::Name(target) => target.fmt(f),
             Self::Address(address, port) => write!(f, "{}", SocketAddr::new(*address, *port)),
         }
     }

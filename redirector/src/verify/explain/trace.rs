@@ -13,10 +13,10 @@ use super::{
 use crate::{
     control::api::RouteView,
     verify::{
-        candidates::{Candidate, search_list},
+        candidates::{candidates, search_list},
         cause_code::CauseCode,
         causes::no_route,
-        report::{Explained, Finding},
+        report::{Candidate, Explained, Finding},
         target::{Target, route_for},
     },
 };
@@ -35,7 +35,7 @@ pub(crate) fn explain(target: &ExplainTarget, known: &ExplainFacts<'_>) -> Expla
 
 fn trace_name(out: &mut Explainer, target: &Target, known: &ExplainFacts<'_>) {
     let routes = &known.status.routes;
-    let candidates = Candidate::all(target, known.process, routes);
+    let candidates = candidates(target, known.process, routes);
     trace_search(out, &candidates);
     // Those before it are left to its nameserver, which knows none of them as a rule.
     let served = candidates.iter().find_map(|asked| Some((asked, route_for(&asked.name, routes)?)));

@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
 };
 
@@ -19,8 +19,9 @@ use super::{
     connect,
     dns::{self, DnsResult},
     http,
-    job::{EntryFailure, Job, ProbeResult, Until},
-    tls,
+    job::{EntryFailure, Job, ProbeResult, Protocol, Until},
+    ssh::{self, SshResult},
+    tls::{self, TlsFailure, TlsResult},
 };
 use crate::error::error_chain;
 
@@ -84,7 +85,8 @@ fn act(job: &Job) -> ProbeResult {
     let dns = match job.hosts {
         Some(address) => DnsResult::Hosts { address },
         None => {
-            let (name, result) = dns::walk(job);
+            let (name, result) =
+                dns::walk(&job.candidates, &job.wanted, &job.nameservers, job.timeout);
             seen.answered_as = Some(name);
             result
         }
@@ -99,20 +101,38 @@ fn act(job: &Job) -> ProbeResult {
     let (stream, connect) = connect::connect(SocketAddr::new(address, job.port), job.timeout);
     seen.connect = Some(connect);
     let Some(stream) = stream.filter(|_| job.until >= Until::Tls) else { return seen };
-    if !job.tls {
-        seen.http =
-            (job.until >= Until::Http).then(|| http::ask(&mut &stream, &job.name, job.port, false));
-        return seen;
-    }
-    let (session, tls) = tls::handshake(&stream, &job.name, &job.roots);
-    seen.tls = Some(tls);
-    if let Some(mut session) = session.filter(|_| job.until >= Until::Http) {
-        seen.http = Some(http::ask(
-            &mut rustls::Stream::new(&mut session, &mut &stream),
-            &job.name,
-            job.port,
-            true,
-        ));
+    match job.protocol {
+        Protocol::Plain if job.until >= Until::Http => {
+            seen.http = Some(http::ask(&mut &stream, &host(job), &job.path));
+        }
+        Protocol::Plain => {}
+        Protocol::Ssh => seen.ssh = Some(ssh::read_banner(&mut &stream)),
+        Protocol::Tls => speak_tls(&stream, job, &mut seen),
     }
     seen
+}
+
+/// The name as a client puts it into `Host`.
+fn host(job: &Job) -> String {
+    let default = if job.protocol == Protocol::Plain { 80 } else { 443 };
+    if job.port == default { job.name.clone() } else { format!("{}:{}", job.name, job.port) }
+}
+
+fn speak_tls(stream: &TcpStream, job: &Job, seen: &mut ProbeResult) {
+    let (session, tls) = tls::handshake(stream, &job.name, &job.roots);
+    match tls {
+        TlsResult::Failed { why: TlsFailure::NotTls { begins }, .. }
+            if job.may_be_ssh && begins.starts_with(ssh::BANNER) =>
+        {
+            seen.ssh = Some(SshResult::Banner { banner: begins });
+        }
+        other => seen.tls = Some(other),
+    }
+    if let Some(mut session) = session.filter(|_| job.until >= Until::Http) {
+        seen.http = Some(http::ask(
+            &mut rustls::Stream::new(&mut session, &mut &*stream),
+            &host(job),
+            &job.path,
+        ));
+    }
 }

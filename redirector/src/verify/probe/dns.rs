@@ -13,12 +13,12 @@ use hickory_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{io_failure::IoFailure, job::Job};
+use super::io_failure::IoFailure;
 
 /// A libc reads three `nameserver` lines.
 const MAX_NAMESERVERS: usize = 3;
 
-/// The codes after which glibc goes on in its search list.
+/// The codes after which glibc continues with its search list.
 const NEXT_CODES: [&str; 3] = ["NOERROR", "NXDOMAIN", "SERVFAIL"];
 
 /// The outcome of the query.
@@ -54,16 +54,21 @@ impl DnsResult {
 /// Looks the candidates up in their order, as glibc does: until one has an address, and without
 /// further suffixes when nobody answers. Returns that candidate, else the wanted one, with its
 /// result.
-pub(super) fn walk(job: &Job) -> (String, DnsResult) {
-    let deadline = Instant::now() + job.timeout * 2;
+pub(super) fn walk(
+    candidates: &[String],
+    wanted: &str,
+    servers: &[SocketAddr],
+    timeout: Duration,
+) -> (String, DnsResult) {
+    let deadline = Instant::now() + timeout * 2;
     let mut of_wanted = None;
     let mut is_answered = true;
-    for name in &job.candidates {
-        let is_wanted = *name == job.wanted;
+    for name in candidates {
+        let is_wanted = name == wanted;
         if !is_wanted && (!is_answered || Instant::now() > deadline) {
             continue;
         }
-        let result = ask(name, &job.nameservers, job.timeout);
+        let result = ask(name, servers, timeout);
         if result.address().is_some() {
             return (name.clone(), result);
         }
@@ -72,7 +77,7 @@ pub(super) fn walk(job: &Job) -> (String, DnsResult) {
             of_wanted = Some(result);
         }
     }
-    (job.wanted.clone(), of_wanted.unwrap_or(DnsResult::NoServer))
+    (wanted.to_owned(), of_wanted.unwrap_or(DnsResult::NoServer))
 }
 
 /// Asks for the A records of `name`.

@@ -8,7 +8,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{connect::ConnectResult, dns::DnsResult, http::HttpResult, tls::TlsResult};
+use super::{
+    connect::ConnectResult, dns::DnsResult, http::HttpResult, ssh::SshResult, tls::TlsResult,
+};
 
 /// What the child does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,12 +38,28 @@ pub(in crate::verify) struct Job {
     pub(in crate::verify) roots: String,
     /// Where to stop.
     pub(in crate::verify) until: Until,
-    /// Whether TLS is spoken.
-    pub(in crate::verify) tls: bool,
+    /// What is spoken.
+    pub(in crate::verify) protocol: Protocol,
+    /// Whether an SSH server is as good as TLS.
+    pub(in crate::verify) may_be_ssh: bool,
+    /// The path to ask for.
+    pub(in crate::verify) path: String,
     /// For each step.
     pub(in crate::verify) timeout: Duration,
     /// An address of the load balancer, to learn which source address the kernel takes towards it.
     pub(in crate::verify) backend: Option<SocketAddr>,
+}
+
+/// What is spoken on the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::verify) enum Protocol {
+    /// HTTP over TLS.
+    Tls,
+    /// HTTP.
+    Plain,
+    /// SSH.
+    Ssh,
 }
 
 /// The last step that is done.
@@ -64,7 +82,7 @@ pub enum Until {
     Dns,
     /// A connection is made; for servers that use neither TLS nor HTTP
     Connect,
-    /// The certificate is checked
+    /// The certificate is checked, or an SSH banner read
     Tls,
     /// An HTTP status is received
     #[default]
@@ -82,6 +100,7 @@ pub(in crate::verify) struct ProbeResult {
     pub(in crate::verify) connect: Option<ConnectResult>,
     pub(in crate::verify) tls: Option<TlsResult>,
     pub(in crate::verify) http: Option<HttpResult>,
+    pub(in crate::verify) ssh: Option<SshResult>,
     /// The source address that the executor's kernel takes towards the load balancer.
     pub(in crate::verify) source: Option<IpAddr>,
 }

@@ -6,15 +6,17 @@ mod dns;
 mod http;
 mod io_failure;
 mod job;
+mod ssh;
 mod tls;
 
 pub(crate) use self::child::child;
 pub(super) use self::{
     connect::{ConnectResult, source_towards},
     dns::DnsResult,
-    http::HttpResult,
+    http::{HttpResult, Reference},
     io_failure::IoFailure,
-    job::{Job, ProbeResult},
+    job::{Job, ProbeResult, Protocol},
+    ssh::SshResult,
     tls::{TlsFailure, TlsResult},
 };
-pub use self::{job::Until, tls::CertificateInfo};
+pub use self::{http::Referrer, job::Until, tls::CertificateInfo};

@@ -2,7 +2,7 @@
 //! not.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::TcpStream,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::io_failure::IoFailure;
+
+/// Bytes that are kept of what is no TLS.
+const MAX_RECORDED: usize = 255;
 
 /// The outcome of the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +53,8 @@ pub(crate) enum TlsFailure {
     Alert(String),
     /// The server wants the client's certificate.
     ClientCertificate,
-    /// What came is not TLS.
-    NotTls,
+    /// What came is not TLS, and begins like this.
+    NotTls { begins: String },
     /// The two have no version or cipher in common.
     Incompatible,
     /// No authority is known here.
@@ -89,10 +92,13 @@ pub(super) fn handshake(
             return (None, TlsResult::Failed { why, message, certificate: None });
         }
     };
-    let mut transport = stream;
+    let mut transport = Recorder { stream, begins: Vec::new() };
     while session.is_handshaking() {
         if let Err(error) = session.complete_io(&mut transport) {
-            let (why, message) = failure(&error);
+            let (mut why, message) = failure(&error);
+            if let TlsFailure::NotTls { begins } = &mut why {
+                *begins = transport.first_line();
+            }
             return (None, TlsResult::Failed { why, message, certificate: certificate() });
         }
     }
@@ -100,6 +106,38 @@ pub(super) fn handshake(
         .protocol_version()
         .map_or_else(String::new, |version| format!("{version:?}").replace("TLSv1_", "TLS 1."));
     (Some(session), TlsResult::Done { version, certificate: certificate() })
+}
+
+/// A stream that keeps the first bytes received.
+struct Recorder<'s> {
+    stream: &'s TcpStream,
+    begins: Vec<u8>,
+}
+
+impl Recorder<'_> {
+    fn first_line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.begins);
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+impl Read for Recorder<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.stream.read(buffer)?;
+        let room = MAX_RECORDED.saturating_sub(self.begins.len());
+        self.begins.extend_from_slice(&buffer[..length.min(room)]);
+        Ok(length)
+    }
+}
+
+impl Write for Recorder<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 type Failure = (TlsFailure, String);
@@ -158,7 +196,9 @@ pub(super) fn failure(error: &io::Error) -> Failure {
         )
         | Error::PeerIncompatible(_) => TlsFailure::Incompatible,
         Error::AlertReceived(alert) => TlsFailure::Alert(format!("{alert:?}")),
-        Error::InvalidMessage(_) | Error::DecryptError => TlsFailure::NotTls,
+        Error::InvalidMessage(_) | Error::DecryptError => {
+            TlsFailure::NotTls { begins: String::new() }
+        }
         _ => TlsFailure::Other,
     };
     (why, tls.to_string())

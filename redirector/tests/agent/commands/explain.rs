@@ -110,6 +110,51 @@ fn causes_that_prevent_a_connect_are_named() {
     );
 }
 
+/// A resolver on loopback in the job's own cgroup has its queries intercepted as the job's are.
+#[test]
+fn a_resolver_on_loopback_counts_by_its_cgroup() {
+    let config = format!(
+        "{ONLY_CGROUPS}{CONFIG}[dns]\nintercept = \"sockets\"\nintercept_resolvers = \
+            [\"203.0.113.53\"]\n"
+    );
+    let job = Job::with_config(&config);
+    let resolv = ResolvConf::of("127.0.0.1");
+    let executor =
+        job.rig.executor(ExecutorOptions { resolv, ..ExecutorOptions::pod("own") }).unwrap();
+    let sleeper = Sleeper::start(&executor, &[]);
+    let pid = sleeper.pid();
+    let run = |sandbox: &testbed::Sandbox| {
+        let line = "dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --user=root \
+            --listen-address=127.0.0.1 --bind-interfaces --server=203.0.113.53";
+        sandbox.run(&format!("{line} >dnsmasq.log 2>&1 & echo $! >pid"), LIMIT).unwrap();
+    };
+    let is_bound = || Ok(executor.run("ss -Hlun sport = 53 | grep -q .", LIMIT)?.status.success());
+    let explain = ["explain", INTERNAL_NAME, "--pid", &pid];
+    let verify = ["verify", INTERNAL_NAME, "--pid", &pid, "--until", "connect", "--timeout", "3"];
+    run(executor.sandbox());
+    until("the job's resolver", LIMIT, || {
+        let line = format!("getent ahostsv4 {INTERNAL_NAME}");
+        Ok(executor.run(&line, LIMIT)?.stdout.starts_with("198.18."))
+    })
+    .unwrap();
+    let words = ["dnsmasq (pid", "podown, which is attached"];
+    assert_cause(&job, &explain, "loopback_resolver", &words);
+    let (json, finished) = ask(&job, &verify);
+    assert!(finished.status.success(), "{}", finished.text());
+    assert_eq!(json["vantage"]["process"]["local_resolver"]["command"], "dnsmasq");
+
+    // The same resolver in another cgroup is not covered.
+    executor.run("kill $(cat pid)", LIMIT).unwrap().success().unwrap();
+    until("the resolver's end", LIMIT, || Ok(!is_bound()?)).unwrap();
+    run(executor.outside());
+    until("the other resolver", LIMIT, is_bound).unwrap();
+    let words = ["dnsmasq (pid", "system.slice/other.service"];
+    assert_cause(&job, &explain, "loopback_resolver", &words);
+    assert_cause(&job, &verify, "loopback_resolver", &words);
+    let (json, _) = ask(&job, &explain);
+    assert_eq!(json["redirected"], false, "{json}");
+}
+
 #[test]
 fn ejection_of_all_backends_is_named() {
     let mut job = Job::with_config(CONFIG);

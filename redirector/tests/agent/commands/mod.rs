@@ -13,3 +13,4 @@ mod readme;
 mod search_lists;
 mod top;
 mod verify;
+mod verify_follow;

@@ -210,7 +210,8 @@ fn causes_in_tls_and_http() {
     };
     plain(Plain::Closes, "closed_early", &["healthy server"]);
     plain(Plain::Silent, "silent_after_connect", &["MTU"]);
-    plain(Plain::Sends("SSH-2.0-OpenSSH_9.2\r\n"), "not_tls", &["--plain"]);
+    plain(Plain::Sends("SSH-2.0-OpenSSH_9.2\r\n"), "not_tls", &["it speaks SSH", "ssh://"]);
+    plain(Plain::Sends("220 smtp.company.net ESMTP\r\n"), "not_tls", &["220 smtp", "--plain"]);
     let tls = |tls: Tls, trusted: bool, code: &str, words: &[&str]| {
         let (_server, ca) = Server::tls(&job, tls);
         check(trusted.then(|| ca.to_str().unwrap()), code, words);
