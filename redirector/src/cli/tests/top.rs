@@ -23,6 +23,7 @@ fn one_page_without_colours_is_printed_without_a_terminal() {
     let expected = "\
 redirecting 1 route for 1 cgroup; 1 backend ejected
 0/s established, 0/s failed, 0/s denied; 1 open, 0 under way
+open: 0 by cgroup, 3 by packet at 1 interface (veth1 3)
 
 ROUTE                       OK/S  FAIL/S  DENY/S   WAIT    OPEN       P50       P99  STATE
 a.internal                     0       0       0      0       1         -         -  1 of 2 ejected
@@ -35,9 +36,12 @@ LAST FAILURES (TIME IN UTC)
 ";
     let ended = rig.run(&["top", "--interval", "0.1"]);
     assert_eq!((ended.exit, ended.out.as_str(), ended.err.as_str()), (Exit::Done, expected, ""));
+    let (served, others): (Vec<&str>, _) =
+        expected.split_inclusive('\n').partition(|line| line.starts_with("open: "));
+    assert_eq!(served.len(), 1);
     assert_eq!(
         rig.run(&["top", "--once", "--interval", "0.1", "--route", "a.internal"]).out,
-        expected
+        others.concat()
     );
     assert!(rig.run_with(&["top", "--once", "--interval", "0.1"], "", true).out.contains("\x1b["));
 }
@@ -56,6 +60,11 @@ fn json_has_an_object_for_each_interval() {
         assert_eq!(
             (&object["agent_answers"], &object["total"]["failed"], &object["routes"][0]["source"]),
             (&true.into(), &2.into(), &"a.internal".into())
+        );
+        let served = &object["served"];
+        assert_eq!(
+            (&served["by_packet"], &served["interfaces"][0]["open"]),
+            (&3.into(), &3.into())
         );
         assert_eq!(
             (&object["routes"][0]["backends"][1]["state"], &object["routes"][0]["latency"]),

@@ -42,7 +42,9 @@ Columns, per second: OK/S connects that a backend accepted, FAIL/S connects that
 (refused, timed out, unreachable, aborted, never sent), DENY/S connects that the datapath \
 refused. WAIT counts connects in progress, OPEN established connections. P50 and P99 are connect \
 times, estimated from a histogram whose buckets double; they are dim if the interval had no \
-connect and earlier ones are shown. A backend shows the mean (ø).
+connect and earlier ones are shown. A backend shows the mean (ø). A host with guests has a line \
+with the open connections of processes (by cgroup) and of guests (by packet), and the interfaces \
+with most of them.
 
 Keys: q quits, s changes the order, arrows scroll. Without an agent the numbers come from the \
 pinned maps, and the last failures are missing. A narrow screen omits WAIT, P50, DENY/S and \
@@ -210,7 +212,7 @@ impl Source {
                 );
             }
         }
-        Ok(Reading { at: Instant::now(), status })
+        Ok(Reading { at: Instant::now(), status, whole: self.route.is_none() })
     }
 
     /// The last connects that have failed; none without an agent, which alone remembers them.

@@ -3,6 +3,7 @@
 use super::{
     columns::{Column, Columns},
     sample::{Activity, BackendRow, Latency, RouteRow, Sample},
+    served::Served,
 };
 use crate::{
     cli::{
@@ -183,6 +184,8 @@ fn head(sample: &Sample, problems: &[Problem]) -> Vec<Line> {
         ));
     }
     let mut lines = vec![Line::one(tone, &sample.summary), Line::one(Tone::Plain, rates)];
+    let served = sample.served.as_ref().and_then(Served::line);
+    lines.extend(served.map(|text| Line::one(Tone::Plain, text)));
     lines.extend(problems.iter().take(PROBLEMS).map(|problem| {
         let mark = if problem.degrades { Tone::Bad } else { Tone::Dim };
         Line::one(mark, "! ").and(Tone::Plain, &problem.message)

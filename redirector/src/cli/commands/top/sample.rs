@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 use serde::Serialize;
 
+use super::served::Served;
 use crate::{
     control::api::{
         BackendCounters, BackendState, Counters, RouteView, State, Status, VERSION, VipView,
@@ -17,6 +18,8 @@ use crate::{
 pub(super) struct Reading {
     pub(super) at: std::time::Instant,
     pub(super) status: Status,
+    /// Whether it has all routes.
+    pub(super) whole: bool,
 }
 
 /// `redirector top -o json`: documented in docs/reference/api.md.
@@ -33,6 +36,8 @@ pub(super) struct Sample {
     /// Over all routes.
     pub(super) total: Activity,
     pub(super) traffic: Traffic,
+    /// Null for one route: the connections of guests are counted by interface.
+    pub(super) served: Option<Served>,
     pub(super) routes: Vec<RouteRow>,
 }
 
@@ -111,6 +116,8 @@ pub(super) fn sample(before: &Reading, now: &Reading) -> Sample {
     // A route that went takes its counts along.
     let (was, is) =
         (sum(now.status.routes.iter().filter_map(|route| old(route)?.counters)), sums(&now.status));
+    let total = activity(&was.into(), &is.into(), seconds);
+    let datapath = now.status.datapath.as_ref().filter(|_| now.whole);
     Sample {
         version: VERSION,
         at: jiff::Timestamp::now(),
@@ -118,7 +125,8 @@ pub(super) fn sample(before: &Reading, now: &Reading) -> Sample {
         state: now.status.state,
         summary: now.status.summary.clone(),
         agent_answers: now.status.agent.is_some(),
-        total: activity(&was.into(), &is.into(), seconds),
+        total,
+        served: datapath.map(|datapath| Served::new(&datapath.packet, total.open)),
         traffic: traffic(&was, &is, seconds),
         routes,
     }
