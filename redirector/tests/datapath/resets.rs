@@ -27,21 +27,25 @@ fn abrupt(bed: &Bed, ending: Ending) -> AbruptServer {
     bed.rig.customer.abrupt_server(SocketAddr::from((LOAD_BALANCERS[0], PORT)), ending).unwrap()
 }
 
-/// Runs a script with a connected socket `s` in `executor`, and waits for the end of its
-/// connection.
-fn connected(executor: &Executor, script: &str) -> String {
+/// Runs a script with a connected socket `s` in `executor`. What ended it, and after how many
+/// milliseconds: the errno of the call that reported it, which may be the connect, or 0.
+fn connected(executor: &Executor, script: &str) -> (i32, u64) {
     let script = format!(
-        "import ctypes, socket, struct, time\n\
+        "import ctypes, os, socket, struct, subprocess, time\n\
          libc = ctypes.CDLL(None)\n\
-         s = socket.create_connection(('{VIP}', {PORT}), 10)\n\
-         def ended():\n\
-         \x20try: s.recv(100)\n\
-         \x20except OSError as e: print(e.errno)\n\
-         {script}"
+         began, error = time.monotonic(), 0\n\
+         try:\n\
+         \x20s = socket.create_connection(('{VIP}', {PORT}), 10)\n\
+         {}\n\
+         except OSError as e: error = e.errno\n\
+         print(error, int((time.monotonic() - began) * 1000))",
+        script.lines().map(|line| format!(" {line}\n")).collect::<String>()
     );
     let mut command = executor.command("/usr/bin/python3");
     command.args(["-c", &script]);
-    process::finish(command, LIMIT).unwrap().success().unwrap().stdout
+    let output = process::finish(command, LIMIT).unwrap().success().unwrap().stdout;
+    let (error, took) = output.trim().split_once(' ').unwrap();
+    (error.parse().unwrap(), took.parse().unwrap())
 }
 
 /// Waits until `bed` has counted `number` connections as ended.
@@ -52,37 +56,57 @@ fn wait_for_ends(bed: &Bed, number: u64) {
 
 /// What a client does with a connection that the backend resets.
 const RESETS: &[(&str, Ending, &str)] = &[
-    ("at once", Ending::ResetAtOnce, "ended()"),
-    ("after a request", Ending::ResetAtRequest, "s.send(b'hello'); ended()"),
-    ("after a long request", Ending::ResetAtRequest, "s.send(bytes(4000)); ended()"),
-    ("after requests", Ending::ResetAtRequest, "s.send(b'a'); s.send(b'b'); ended()"),
+    ("at once", Ending::ResetAtOnce, "s.recv(100)"),
+    ("after a request", Ending::ResetAtRequest, "s.send(b'hello'); s.recv(100)"),
+    ("after a long request", Ending::ResetAtRequest, "s.send(bytes(4000)); s.recv(100)"),
+    ("after requests", Ending::ResetAtRequest, "s.send(b'a'); s.send(b'b'); s.recv(100)"),
     (
         "late, after a request",
         Ending::ResetAfter(Duration::from_millis(1500)),
-        "s.send(b'hello'); ended()",
+        "s.send(b'hello'); s.recv(100)",
     ),
 ];
+
+/// The errnos of a call on a connection that was reset: ECONNRESET, and EPIPE of a later send.
+const WAS_RESET: [i32; 2] = [104, 32];
 
 #[test]
 fn a_reset_before_a_byte_speaks_against_the_backend() {
     for (name, ending, script) in RESETS {
-        let (mut bed, _server) = bed_with(*ending);
-        bed.datapath.set_event_sampling(Some(0)).unwrap();
-        let mut reader = bed.datapath.take_event_reader().expect("the first call");
-        assert_eq!(connected(&bed.executor, script).trim(), "104", "{name}");
-        wait_for_ends(&bed, 1);
-        let c = bed.counters();
-        assert_eq!((c.established, c.reset, c.closed), (1, 1, 1), "{name}: {c:?}");
-        let status = bed.datapath.backends(INDEX).unwrap().remove(0);
-        assert_eq!((status.counters.reset, status.counters.closed), (1, 1), "{name}");
-        let unhealthy = bed.datapath.unhealthy_backends().unwrap();
-        assert_eq!((unhealthy.len(), unhealthy[0].cause), (1, RESET), "{name}");
-        assert!(unhealthy[0].client.is_some(), "{name}: for its own cgroup only");
-        let events = reader.read(10);
-        let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
-        assert_eq!(kinds, [EventKind::Established, EventKind::Reset], "{name}");
-        assert_eq!(events[1].rx_bytes, 0, "{name}");
+        // Of a silent client only a reset within a second counts, and this host may be busy.
+        let in_time = (0..10).any(|_| is_counted_as_reset(name, *ending, script));
+        assert!(in_time, "{name}: each of ten resets came late");
     }
+}
+
+/// Whether the reset came in time to be counted; then it was.
+fn is_counted_as_reset(name: &str, ending: Ending, script: &str) -> bool {
+    let (mut bed, _server) = bed_with(ending);
+    bed.datapath.set_event_sampling(Some(0)).unwrap();
+    let mut reader = bed.datapath.take_event_reader().expect("the first call");
+    let (error, took) = connected(&bed.executor, script);
+    assert!(WAS_RESET.contains(&error), "{name}: {error}");
+    wait_for_ends(&bed, 1);
+    if ending == Ending::ResetAtOnce && took >= 900 {
+        return false;
+    }
+    let c = bed.counters();
+    assert_eq!((c.established, c.reset, c.closed), (1, 1, 1), "{name}: {c:?}");
+    let status = bed.datapath.backends(INDEX).unwrap().remove(0);
+    assert_eq!((status.counters.reset, status.counters.closed), (1, 1), "{name}");
+    let unhealthy = bed.datapath.unhealthy_backends().unwrap();
+    assert_eq!((unhealthy.len(), unhealthy[0].cause), (1, RESET), "{name}");
+    assert!(unhealthy[0].client.is_some(), "{name}: for its own cgroup only");
+    let mut events = Vec::new();
+    process::until("both events", LIMIT, || {
+        events.extend(reader.read(10));
+        Ok(events.len() >= 2)
+    })
+    .unwrap();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Established, EventKind::Reset], "{name}");
+    assert_eq!(events[1].rx_bytes, 0, "{name}");
+    true
 }
 
 /// What a client does with a connection, so that nobody is to blame for its end.
@@ -92,15 +116,18 @@ const OTHER_ENDS: &[(&str, Ending, &str)] = &[
     ("SO_LINGER 0", Ending::Wait, "linger(); s.close()"),
     ("SO_LINGER 0 after a request", Ending::Wait, "request(); linger(); s.close()"),
     ("AF_UNSPEC", Ending::Wait, "unspec()"),
-    ("the server closes without a byte", Ending::Finish, "ended()"),
+    ("the server closes without a byte", Ending::Finish, "s.recv(100)"),
     ("and resets what comes then", Ending::Finish, "s.recv(9); s.send(b'a'); time.sleep(.2)"),
-    ("a byte arrived before the reset", Ending::ResetAfterByte, "s.recv(1); s.send(b'a'); ended()"),
+    (
+        "a byte arrived before the reset",
+        Ending::ResetAfterByte,
+        "s.recv(1); s.send(b'a'); s.recv(100)",
+    ),
     (
         "the client has sent nothing for a second",
         Ending::ResetAfter(Duration::from_millis(1300)),
-        "ended()",
+        "s.recv(100)",
     ),
-    ("the client resets and is reset", Ending::ResetAtRequest, "s.send(b'a'); s.close()"),
 ];
 
 #[test]
@@ -125,16 +152,16 @@ fn silence_and_an_administrator_are_no_reset() {
     let (mut bed, _server) = bed_with(Ending::Wait);
     // TCP_USER_TIMEOUT, with data that is not acknowledged; keepalive probes.
     for (number, script) in [
-        "s.setsockopt(6, 18, 400); silence(); s.send(b'hello'); ended()",
+        "s.setsockopt(6, 18, 400); silence(); s.send(b'hello'); s.recv(100)",
         "s.setsockopt(1, 9, 1); s.setsockopt(6, 4, 1); s.setsockopt(6, 5, 1); \
-            s.setsockopt(6, 6, 1); silence(); ended()",
+            s.setsockopt(6, 6, 1); silence(); s.recv(100)",
     ]
     .iter()
     .enumerate()
     {
         let flag = bed.executor.sandbox().home().join(format!("connected{number}"));
         let script = format!(
-            "import os\ndef silence():\n\
+            "def silence():\n\
              \x20open('{0}', 'w').close()\n\
              \x20while os.path.exists('{0}'): time.sleep(.01)\n{script}",
             flag.display()
@@ -146,15 +173,15 @@ fn silence_and_an_administrator_are_no_reset() {
             std::fs::remove_file(&flag).unwrap();
             client.join().unwrap()
         });
-        assert_eq!(output.trim(), "110", "{script}");
+        assert_eq!(output.0, 110, "{script}");
         bed.rig.customer.unsilence(LOAD_BALANCERS[0]).unwrap();
         wait_for_ends(&bed, number as u64 + 1);
     }
     connected(
         &bed.executor,
-        "import subprocess\ns.send(b'hello'); time.sleep(.2)\n\
+        "s.send(b'hello'); time.sleep(.2)\n\
          subprocess.run(['ss', '-K', 'dport', '=', '8080'], check=True, capture_output=True)\n\
-         ended()",
+         s.recv(100)",
     );
     wait_for_ends(&bed, 3);
     assert_eq!(bed.counters().reset, 0);
@@ -238,16 +265,17 @@ fn two_cgroups_that_are_reset_eject_for_all() {
     let (bed, server, _two) = bed_with_one_of_two();
     let other = bed.rig.executor(ExecutorOptions::pod("other")).unwrap();
     let victim = bed.rig.executor(ExecutorOptions::pod("victim")).unwrap();
-    for executor in [&bed.executor, &other] {
-        process::until("a reset", LIMIT, || Ok(served(executor, 10) < 10)).unwrap();
-    }
-    assert!(server.accepted() >= 2);
-    let is_for_all = |bed: &Bed| ejected(bed).iter().any(|&(for_all, _)| for_all);
-    if is_for_all(&bed) {
+    let is_for_all = || ejected(&bed).iter().any(|&(for_all, _)| for_all);
+    // Each time for longer, so that a busy host sees it, too.
+    process::until("an ejection for all", LIMIT, || {
+        served(&bed.executor, 10);
+        served(&other, 10);
         let accepted = server.accepted();
-        let (served, still) = (served(&victim, 10), is_for_all(&bed));
-        assert!(!still || (served == 10 && server.accepted() == accepted));
-    }
+        let all = is_for_all() && served(&victim, 10) == 10 && is_for_all();
+        assert!(!all || server.accepted() == accepted, "the victim avoids it");
+        Ok(all)
+    })
+    .unwrap();
 }
 
 #[test]
