@@ -211,7 +211,11 @@ fn one_source_port_serves_two_vips_with_different_backends() {
         counters.unsent >= 4 && counters.started == counters.established + counters.unsent,
         "{counters:?}"
     );
-    assert!(bed.datapath.unhealthy_backends().unwrap().is_empty(), "no backend is ejected");
+    // It is ejected for this cgroup only.
+    let backends = bed.datapath.backends(OTHER.0).unwrap();
+    let ejections: Vec<_> = backends.iter().flat_map(|backend| &backend.ejections).collect();
+    assert!(!ejections.is_empty(), "{backends:?}");
+    assert!(ejections.iter().all(|ejection| ejection.client.is_some()), "{backends:?}");
 }
 
 #[test]
