@@ -10,7 +10,7 @@ use std::{
 
 use procfs::{
     FromRead as _,
-    process::{MountInfo, MountInfos},
+    process::{MountInfo, MountInfos, Process},
 };
 
 use crate::{
@@ -72,11 +72,21 @@ pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
 /// The inode of the initial cgroup namespace (include/linux/proc_ns.h).
 const INITIAL_NAMESPACE: u64 = 0xefff_fffb;
 
-/// Whether a cgroup namespace hides the cgroups above ours: only those below can be attached to.
+/// Whether a cgroup namespace hides every cgroup but ours and those below. In a container that is a
+/// whole machine, with an init and services, ours is one of several.
 pub fn is_confined() -> bool {
     // The namespace's root, which is not the hierarchy's.
-    cgroup2_mount()
-        .is_ok_and(|mount| !is_root(&mount) && root_of(&mount).is_some_and(|root| root == "/"))
+    cgroup2_mount().is_ok_and(|mount| {
+        !is_root(&mount)
+            && root_of(&mount).is_some_and(|root| root == "/")
+            && is_in_namespace_root()
+    })
+}
+
+/// Whether this process is in the root of its cgroup namespace, as a container's processes are.
+fn is_in_namespace_root() -> bool {
+    let own = Process::myself().and_then(|process| process.cgroups());
+    own.is_ok_and(|own| own.into_iter().any(|at| at.hierarchy == 0 && at.pathname == "/"))
 }
 
 fn is_root(mount: &Path) -> bool {
