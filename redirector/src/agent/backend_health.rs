@@ -42,7 +42,7 @@ impl BackendHealth {
         }
         let unhealthy = reconciler.datapath.unhealthy_backends();
         self.due = began + began.elapsed() * MAX_TIME_SHARE;
-        let unhealthy = match unhealthy {
+        let mut unhealthy = match unhealthy {
             Ok(unhealthy) => unhealthy,
             Err(error) => {
                 return warn!("failed to read the backends' health: {}", error_chain(&error));
@@ -54,7 +54,6 @@ impl BackendHealth {
         };
         let gap = pace.longest_gap(self.tick + self.due.saturating_duration_since(Instant::now()));
         // A probe learns nothing about a backend that accepts connects and resets the connections.
-        let mut unhealthy = unhealthy;
         unhealthy.retain(|backend| backend.cause == EjectionCause::Connect);
         for (backend, hold) in self.probes.send(unhealthy, pace) {
             let time = gap.min(hold);

@@ -1,9 +1,10 @@
 //! The search list of a resolv.conf: the names that a libc makes of the one that is asked for.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::nameservers::RESOLV_CONF;
 use crate::route::SourceName;
 
 /// The most dots that `ndots` can require, as in glibc and musl.
@@ -54,9 +55,9 @@ impl SearchList {
         self.ndots = given.last().map_or(self.ndots, |dots: usize| dots.min(MAX_NDOTS));
     }
 
-    /// Of a file; empty if it cannot be read.
-    pub fn read(path: &Path) -> Self {
-        Self::parse(&String::from_utf8_lossy(&fs::read(path).unwrap_or_default()))
+    /// Of this host; empty if its resolv.conf cannot be read.
+    pub fn of_host() -> Self {
+        Self::parse(&String::from_utf8_lossy(&fs::read(RESOLV_CONF).unwrap_or_default()))
     }
 
     /// The first suffix that lies at or below the zone of a wildcard, which then also matches names

@@ -1,11 +1,19 @@
 //! Replies to changes whose destinations have settled.
 
 use crate::{
-    agent::{changes::pending::Completion, state::agent_state::AgentState, views},
+    agent::{
+        changes::pending::Completion,
+        state::agent_state::AgentState,
+        views::{
+            self,
+            route_problems::{HostSearchList, of_route},
+        },
+    },
     control::{
         ApiError, ErrorCode,
         api::{self, ChangeKind},
     },
+    net::SearchList,
     route::SourceName,
 };
 
@@ -48,7 +56,7 @@ fn changed(
             format!("another caller has removed the route of {source} meanwhile"),
         ));
     }
-    let warnings = warnings(state, &source);
+    let warnings = warnings(state, &source, &HostSearchList::new(SearchList::of_host));
     Ok(api::Changed { version: api::VERSION, change, source, route, warnings })
 }
 
@@ -73,8 +81,10 @@ fn import_warnings(state: &AgentState, answer: &api::Imported) -> Vec<String> {
         .filter_map(|raw| raw.source.parse().ok())
         .filter(|source| may_have_problem(state, source))
         .collect();
+    let search = HostSearchList::new(SearchList::of_host);
+    let warned = suspects.iter().take(MAX_WARNED);
     let mut messages: Vec<String> =
-        suspects.iter().take(MAX_WARNED).flat_map(|source| warnings(state, source)).collect();
+        warned.flat_map(|source| warnings(state, source, &search)).collect();
     if suspects.len() > MAX_WARNED {
         messages.push(format!(
             "{} more routes may have problems: `redirector status` lists all",
@@ -93,8 +103,8 @@ fn may_have_problem(state: &AgentState, source: &SourceName) -> bool {
 }
 
 /// The problems of a route that was just changed.
-fn warnings(state: &AgentState, source: &SourceName) -> Vec<String> {
+fn warnings(state: &AgentState, source: &SourceName, search: &HostSearchList) -> Vec<String> {
     let view = views::route_view::find(&state.reconciler, source);
-    let problems = view.as_ref().map(views::route_problems::of_route).unwrap_or_default();
+    let problems = view.map(|view| of_route(&view, search)).unwrap_or_default();
     problems.into_iter().map(|problem| problem.message).collect()
 }

@@ -7,11 +7,16 @@ use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 use crate::{
     agent::{
         state::{agent_state::AgentState, reconciler::Reconciler},
-        views::{agent_problems, packet_view, route_problems, route_view},
+        views::{
+            agent_problems, packet_view,
+            route_problems::{self, HostSearchList},
+            route_view,
+        },
     },
     control::api::{FlowsInfo, InterfaceInfo, Problem, ProblemCode, ServedBy},
     datapath::{BackendStatus, Ejection, RouteStatus, client_name},
     dns::HistogramSnapshot,
+    net::SearchList,
     observe::{
         ConfigSample, EjectionSample, EventSamples, GuestSample, GuestSamples, PoolSample,
         RouteSample, RouteSamples, Snapshot,
@@ -25,7 +30,8 @@ const BATCH: usize = 4096;
 /// Reads everything that the metrics show.
 pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
     let (reconciler, config) = (&state.reconciler, &state.config);
-    let mut totals = Totals::default();
+    let mut totals =
+        Totals { search: HostSearchList::new(SearchList::of_host), ..Totals::default() };
     let packet = packet_view::packet(state);
     totals.add_problems(agent_problems::of_agent(state, &packet));
     totals.add_routes(reconciler);
@@ -108,6 +114,8 @@ struct Totals {
     problems: BTreeMap<ProblemCode, u64>,
     degraded: bool,
     errors: u64,
+    /// Of this host.
+    search: HostSearchList,
 }
 
 impl Totals {
@@ -178,7 +186,7 @@ impl Totals {
         });
         if !is_healthy {
             let view = route_view::view(reconciler, entry, is_readable.then_some(status));
-            self.add_problems(route_problems::of_route(&view));
+            self.add_problems(route_problems::of_route(&view, &self.search));
         }
     }
 }

@@ -33,13 +33,9 @@ fn unavailable(reason: &str) -> Problem {
     )
 }
 
-fn name(interface: &InterfaceInfo) -> String {
-    interface.name.clone().unwrap_or_else(|| format!("number {}", interface.index))
-}
-
 fn failed(interface: &InterfaceInfo) -> Problem {
     let reason = interface.reason.as_deref().unwrap_or("the cause is unknown");
-    let message = format!("attaching to interface {} failed: {reason}", name(interface));
+    let message = format!("attaching to interface {} failed: {reason}", interface.label());
     Problem::new(ProblemCode::InterfaceFailed, message)
         .with_remedy("the agent keeps retrying; the other interfaces are served meanwhile")
 }
@@ -47,7 +43,7 @@ fn failed(interface: &InterfaceInfo) -> Problem {
 fn preceded(interface: &InterfaceInfo) -> Problem {
     let message = format!(
         "on interface {} other programs run before ours and may end the chain: {}",
-        name(interface),
+        interface.label(),
         interface.preceded_by.join(", ")
     );
     Problem::new(ProblemCode::InterfacePreceded, message)
@@ -88,7 +84,7 @@ fn near_limit(interface: &InterfaceInfo) -> Option<Problem> {
         let message = format!(
             "the guest of interface {} has {open} connections open: from {limit} on new ones are \
                 refused",
-            name(interface)
+            interface.label()
         );
         Problem::new(ProblemCode::InterfaceNearLimit, message)
             .with_remedy(
@@ -104,7 +100,7 @@ fn interface_over_limit(interfaces: &[InterfaceInfo]) -> Problem {
         interfaces.iter().filter(|at| at.flows.is_some_and(|flows| flows.refused > 0)).collect();
     refusing.sort_by_key(|at| std::cmp::Reverse(at.flows.map(|flows| flows.refused)));
     const SHOWN: usize = 3;
-    let names: Vec<_> = refusing.iter().take(SHOWN).map(|at| name(at)).collect();
+    let names: Vec<_> = refusing.iter().take(SHOWN).map(|at| at.label()).collect();
     let most = match names.as_slice() {
         [] => String::new(),
         names => format!(" (most refusals so far: {})", names.join(", ")),

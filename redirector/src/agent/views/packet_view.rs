@@ -16,11 +16,19 @@ type Flows = BTreeMap<u32, FlowCounts>;
 
 /// The packet datapath of the running agent.
 pub(crate) fn packet(state: &AgentState) -> api::PacketInfo {
+    with_flows(state, state.reconciler.datapath.flow_counts().ok().as_ref())
+}
+
+/// As [`packet`], without the flows of guests: to count them reads a whole table of the kernel.
+pub(crate) fn packet_without_flows(state: &AgentState) -> api::PacketInfo {
+    with_flows(state, None)
+}
+
+fn with_flows(state: &AgentState, flows: Option<&Flows>) -> api::PacketInfo {
     let datapath = &state.reconciler.datapath;
     let refused = datapath.packet_error().map(|error| error_chain(error));
     let stats = datapath.packet_stats().unwrap_or_default();
-    let flows = datapath.flow_counts().ok();
-    let view = |view| interface(view, flows.as_ref());
+    let view = |view| interface(view, flows);
     api::PacketInfo {
         unavailable: refused.or_else(|| state.interfaces.error().map(str::to_owned)),
         answers_names: datapath.answers_names().unwrap_or_default(),

@@ -1,8 +1,8 @@
 //! Problems of a route, each with its remedy.
 
 use std::{
+    cell::LazyCell,
     net::{IpAddr, SocketAddr},
-    path::Path,
 };
 
 use crate::{
@@ -11,18 +11,21 @@ use crate::{
         count,
     },
     host,
-    net::{RESOLV_CONF, SearchList},
+    net::SearchList,
     route::MAX_BACKENDS,
 };
 
+/// This host's search list: read once, and only if a wildcard needs it.
+pub(crate) type HostSearchList = LazyCell<SearchList>;
+
 /// Problems of a route.
-pub(crate) fn of_route(route: &RouteView) -> Vec<Problem> {
+pub(crate) fn of_route(route: &RouteView, search: &HostSearchList) -> Vec<Problem> {
     let problems = destination(route)
         .into_iter()
         .chain(family(route, host::has_route))
         .chain(unused_addresses(route))
         .chain(source_ips(route))
-        .chain(search_suffix(route, || SearchList::read(Path::new(RESOLV_CONF))))
+        .chain(search_suffix(route, search))
         .chain(backends(route))
         .chain(clients(route));
     problems.map(|problem| problem.of_source(route.source.clone())).collect()
@@ -90,9 +93,8 @@ fn family(route: &RouteView, has_route: impl Fn(IpAddr) -> bool) -> Option<Probl
 }
 
 /// A search list that leads other names to a wildcard's route.
-fn search_suffix(route: &RouteView, list: impl Fn() -> SearchList) -> Option<Problem> {
+fn search_suffix(route: &RouteView, list: &HostSearchList) -> Option<Problem> {
     let source = route.source.as_ref().filter(|source| source.is_wildcard())?;
-    let list = list();
     let suffix = list.suffix_below(source)?;
     let other = if source.matches(&format!("www.example.org.{suffix}")) {
         "www.example.org"
@@ -277,7 +279,7 @@ mod tests {
 
     /// The messages of a route's problems, and whether each degrades.
     fn messages(state: ResolutionState, backends: &[u32]) -> Vec<(String, bool)> {
-        of_route(&route(state, backends))
+        of_route(&route(state, backends), &HostSearchList::default())
             .into_iter()
             .map(|problem| (problem.message, problem.degrades))
             .collect()
@@ -291,11 +293,12 @@ mod tests {
 
     #[test]
     fn a_search_suffix_below_a_wildcard_is_named() {
-        let list = || SearchList::parse("search internal.net\noptions ndots:5\n");
+        let list =
+            HostSearchList::new(|| SearchList::parse("search internal.net\noptions ndots:5\n"));
         let message = |source: &str| {
             let mut view = route(ResolutionState::Fresh, &[0]);
             view.source = Some(source.parse().expect("a source"));
-            search_suffix(&view, list).map(|problem| (problem.message, problem.degrades))
+            search_suffix(&view, &list).map(|problem| (problem.message, problem.degrades))
         };
         assert_eq!(
             message("**.internal.net").expect("a problem"),
@@ -319,7 +322,7 @@ mod tests {
         resolution.rejected =
             vec![RejectedAddress { address: loopback, reason: "loopback".into() }];
         resolution.left_out = (1..=7).map(|last| IpAddr::from([203, 0, 113, last])).collect();
-        let problems = of_route(&view);
+        let problems = of_route(&view, &HostSearchList::default());
         assert_eq!(
             problems.iter().map(|p| (p.code, p.degrades, p.message.as_str())).collect::<Vec<_>>(),
             [
@@ -368,7 +371,7 @@ mod tests {
                 counters: Some(Counters { source_ip_failed, ..Default::default() }),
                 ..route(ResolutionState::Fresh, &[0])
             };
-            of_route(&view)
+            of_route(&view, &HostSearchList::default())
                 .into_iter()
                 .map(|problem| (problem.code, problem.message, problem.degrades))
                 .collect::<Vec<_>>()
@@ -400,7 +403,7 @@ mod tests {
         let mut view = route(ResolutionState::Fresh, &[0, 3]);
         view.backends[1].cause = Some(EjectionCause::Reset);
         let resets = "203.0.113.2, a backend of a.internal, is ejected after 3 resets";
-        assert_eq!(of_route(&view)[0].message, resets);
+        assert_eq!(of_route(&view, &HostSearchList::default())[0].message, resets);
         let all = "all 2 backends of a.internal are unhealthy but are still used";
         assert_eq!(messages(ResolutionState::Fresh, &[1, 3]), [(all.into(), true)]);
         let only = "203.0.113.1, the only backend of a.internal, is unhealthy (1 failure) but is \

@@ -5,12 +5,15 @@ use crate::{
         process::version_record,
         state::agent_state::AgentState,
         views::{
-            agent_problems, datapath_view, packet_view, route_problems, route_view, uncovered,
+            agent_problems, datapath_view, packet_view,
+            route_problems::{self, HostSearchList},
+            route_view, uncovered,
         },
     },
     control::api,
     datapath,
     dns::{Publisher, UpstreamHealth},
+    net::SearchList,
 };
 
 /// Everything that an operator asks first.
@@ -18,7 +21,8 @@ pub(crate) fn status(state: &AgentState) -> api::Status {
     let routes = route_view::all(&state.reconciler);
     let packet = packet_view::packet(state);
     let mut problems = agent_problems::of_agent(state, &packet);
-    problems.extend(routes.iter().flat_map(route_problems::of_route));
+    let search = HostSearchList::new(SearchList::of_host);
+    problems.extend(routes.iter().flat_map(|route| route_problems::of_route(route, &search)));
     problems.sort_by_key(|problem| !problem.degrades);
     let status = api::Status {
         version: api::VERSION,

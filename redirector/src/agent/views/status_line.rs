@@ -19,7 +19,8 @@ pub(crate) fn of(state: &AgentState) -> String {
         count(state.attachments.attachments().len(), "cgroup"),
         count(attached, "interface")
     );
-    let degrading = agent_problems::of_agent(state, &packet_view::packet(state))
+    // Once a second: no problem of flows degrades.
+    let degrading = agent_problems::of_agent(state, &packet_view::packet_without_flows(state))
         .into_iter()
         .find(|problem| problem.degrades);
     let not_ready = || state.not_ready_reasons().into_iter().next();

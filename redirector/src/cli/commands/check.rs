@@ -20,7 +20,7 @@ use crate::{
     control::api,
     datapath::{self, Check as Checked, Outcome, Settings},
     host::{self, HostError},
-    net::{RESOLV_CONF, SearchList},
+    net::SearchList,
     route::import::old_wildcards_warning,
 };
 
@@ -138,7 +138,7 @@ async fn of_host(config: &Config) -> Vec<Checked> {
         check_interfaces::roles(config),
         check_interfaces::foreign_filters(config),
         check_interfaces::dns_clients(config),
-        check_search_list::check(config, &SearchList::read(Path::new(RESOLV_CONF))),
+        check_search_list::check(config, &SearchList::of_host()),
         interception(config),
     ]
 }

@@ -299,18 +299,11 @@ fn flows(interfaces: &[api::InterfaceInfo]) -> Option<String> {
             0 => String::new(),
             refused => format!(", {refused} refused"),
         };
-        format!("{} {} of {}{refused}", interface_name(at), flows.open, flows.limit)
+        format!("{} {} of {}{refused}", at.label(), flows.open, flows.limit)
     });
     let shown = shown.collect::<Vec<_>>().join("; ");
     let summary = format!("{open} open, {half_open} half-open, {refused} refused");
     (!guests.is_empty()).then(|| format!("{summary} (most open: {shown})"))
-}
-
-fn interface_name(at: &api::InterfaceInfo) -> String {
-    match &at.name {
-        Some(name) => name.clone(),
-        None => format!("number {}", at.index),
-    }
 }
 
 /// A line for each way that serves interfaces, and one for each that failed.
@@ -318,7 +311,7 @@ fn interfaces(all: &[api::InterfaceInfo]) -> Vec<String> {
     /// Names in a line: a node may have hundreds.
     const SHOWN: usize = 8;
     let list = |found: Vec<&api::InterfaceInfo>, served: &str| {
-        let mut names: Vec<_> = found.iter().take(SHOWN).map(|at| interface_name(at)).collect();
+        let mut names: Vec<_> = found.iter().take(SHOWN).map(|at| at.label()).collect();
         if found.len() > SHOWN {
             names.push(format!("and {} more", found.len() - SHOWN));
         }
@@ -335,9 +328,10 @@ fn interfaces(all: &[api::InterfaceInfo]) -> Vec<String> {
         list(served_by(packet, none), "names only by packet"),
         list(served_by(packet, cgroup), "names of attached cgroups by packet"),
     ];
-    let failed = all.iter().filter(|at| at.failed).map(|at| {
-        format!("failed: {}: {}", interface_name(at), at.reason.as_deref().unwrap_or("unknown"))
-    });
+    let failed = all
+        .iter()
+        .filter(|at| at.failed)
+        .map(|at| format!("failed: {}: {}", at.label(), at.reason.as_deref().unwrap_or("unknown")));
     ways.into_iter().flatten().chain(failed).collect()
 }
 

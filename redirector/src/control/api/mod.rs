@@ -28,6 +28,7 @@ pub use event::{
     Event, EventLine, EventQuery, EventReason, EventResult, EventsInfo, Lost, LostBy, PodName,
     Traffic,
 };
+pub(crate) use packet::interface_label;
 pub use packet::{FlowsInfo, InterfaceInfo, PacketInfo, ServedBy};
 pub use problem::{Problem, ProblemCode};
 pub use progress::Progress;

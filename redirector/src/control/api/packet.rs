@@ -48,6 +48,18 @@ pub struct InterfaceInfo {
     pub flows: Option<FlowsInfo>,
 }
 
+impl InterfaceInfo {
+    /// The name, or the index of an interface that is gone, for people.
+    pub(crate) fn label(&self) -> String {
+        interface_label(self.name.as_deref(), self.index)
+    }
+}
+
+/// See [`InterfaceInfo::label`].
+pub(crate) fn interface_label(name: Option<&str>, index: u32) -> String {
+    name.map_or_else(|| format!("number {index}"), str::to_owned)
+}
+
 /// The flows of a guest's interface: TCP connections that are redirected by packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowsInfo {

@@ -127,10 +127,9 @@ fn trace_process(
 /// A resolver in an attached cgroup has its own queries treated as the job's are.
 fn trace_local_resolver(server: IpAddr, process: &Process, known: &ExplainFacts<'_>) -> Finding {
     let finding = loopback_resolver(server, Some(process));
-    let attachments = known.status.datapath.iter().flat_map(|datapath| &datapath.attachments);
-    let attachments: Vec<_> = attachments.cloned().collect();
     let cgroup = process.local_resolver.as_ref().and_then(|resolver| resolver.cgroup.as_deref());
-    if cgroup.and_then(|cgroup| covering(&attachments, cgroup)).is_none() {
+    let attached = known.status.datapath.as_ref().zip(cgroup);
+    if attached.and_then(|(datapath, at)| covering(&datapath.attachments, at)).is_none() {
         return finding;
     }
     let cause = format!(

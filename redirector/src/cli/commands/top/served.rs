@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use serde::Serialize;
 
 use crate::control::{
-    api::{InterfaceInfo, PacketInfo, ServedBy},
+    api::{InterfaceInfo, PacketInfo, ServedBy, interface_label},
     count,
 };
 
@@ -78,7 +78,7 @@ impl Served {
 
 impl InterfaceRow {
     fn text(&self) -> String {
-        let name = self.name.clone().unwrap_or_else(|| format!("number {}", self.index));
+        let name = interface_label(self.name.as_deref(), self.index);
         format!("{name} {}", self.open.unwrap_or_default())
     }
 }
