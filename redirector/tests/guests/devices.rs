@@ -8,7 +8,7 @@ use testbed::service::Service;
 use testbed::topology::{INTERNAL_NAME, RESOLVER_ADDRESS, UNRELATED_NAME};
 use testbed::{ResolvConf, packages, process};
 
-use crate::field::{Field, LIMIT, Way, look_up, resolv};
+use crate::field::{Field, LIMIT, Way, bare_vm, look_up, resolv};
 
 #[test]
 fn a_pod_whose_sockets_no_cgroup_program_sees() {
@@ -52,11 +52,9 @@ fn a_micro_vm_behind_the_platforms_iptables_rules() {
     let programs = ClientPrograms::prepare(&field.rig.files().join("clients")).unwrap();
     let host = MicroVmHost::new(&field.rig.node).unwrap();
     let options = MicroVmOptions {
-        number: 2,
-        resolv: resolv(),
         ca_pem: field.rig.customer.ca_pem().to_owned(),
         programs: vec![("usr/bin/relay".to_owned(), programs.relay())],
-        wiring: Wiring::Bridge,
+        ..bare_vm()
     };
     let guest = field.with_programs(MicroVm::start(&host, &options).unwrap());
     let vip = field.vip(INTERNAL_NAME);
@@ -80,13 +78,7 @@ fn a_micro_vm_behind_the_platforms_iptables_rules() {
 fn a_micro_vm_wired_as_kata_wires_it() {
     let mut field = Field::new();
     let host = MicroVmHost::new(&field.rig.node).unwrap();
-    let options = MicroVmOptions {
-        number: 2,
-        resolv: resolv(),
-        ca_pem: String::new(),
-        programs: Vec::new(),
-        wiring: Wiring::Mirror,
-    };
+    let options = MicroVmOptions { wiring: Wiring::Mirror, ..bare_vm() };
     let guest = field.with_programs(MicroVm::start(&host, &options).unwrap());
     field.assert_reaches(&guest, Way::Packet);
     assert_eq!(host.packets_to_host().unwrap(), 0, "the guest reached for the host");

@@ -8,7 +8,7 @@ use testbed::agent::{Agent, AgentOptions};
 use testbed::client_programs::{ClientPrograms, KINDS};
 use testbed::clients::{LookupOptions, LookupReport, Mapped};
 use testbed::customer::{DnsServer, LoadBalancer, Registry, Resolver};
-use testbed::guests::Guest;
+use testbed::guests::{Guest, MicroVmOptions, Wiring};
 use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS, RESOLVER_ADDRESS};
 use testbed::{Executor, ExecutorOptions, Network, ResolvConf, Rig, binaries, process};
 
@@ -250,6 +250,17 @@ pub(crate) enum Way {
 /// The guests' resolver.
 pub(crate) fn resolv() -> ResolvConf {
     ResolvConf::of(&RESOLVER_ADDRESS.to_string())
+}
+
+/// A micro-VM behind a bridge, with busybox alone.
+pub(crate) fn bare_vm() -> MicroVmOptions {
+    MicroVmOptions {
+        number: 2,
+        resolv: resolv(),
+        ca_pem: String::new(),
+        programs: Vec::new(),
+        wiring: Wiring::Bridge,
+    }
 }
 
 /// The path of the test bed's client, or its name where it is installed.

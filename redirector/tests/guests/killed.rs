@@ -4,9 +4,9 @@ use std::env;
 use std::thread;
 use std::time::Duration;
 
-use testbed::guests::{MicroVm, MicroVmHost, MicroVmOptions, Wiring};
+use testbed::guests::{MicroVm, MicroVmHost};
 
-use crate::field::{Field, resolv};
+use crate::field::{Field, bare_vm, resolv};
 use crate::loads::{Loaded, for_seconds};
 
 /// The variable with the number of seconds; ten minutes are 600.
@@ -26,14 +26,7 @@ fn names_and_connects_outlive_a_killed_agent() {
     let executor = field.executor("job");
     let process = field.host_executor("host", resolv());
     let host = MicroVmHost::new(&field.rig.node).unwrap();
-    let options = MicroVmOptions {
-        number: 2,
-        resolv: resolv(),
-        ca_pem: String::new(),
-        programs: Vec::new(),
-        wiring: Wiring::Bridge,
-    };
-    let vm = field.with_programs(MicroVm::start(&host, &options).unwrap());
+    let vm = field.with_programs(MicroVm::start(&host, &bare_vm()).unwrap());
     let guests = [
         Loaded { name: "guest", guest: &guest, rate: 50 },
         Loaded { name: "executor", guest: &executor, rate: 50 },

@@ -3,19 +3,18 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd,
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustix::net::{RecvFlags, sockopt};
 
+use super::acceptor::Acceptor;
 use crate::isolation::namespaces::Namespaces;
 
 /// How long a client's request may take.
@@ -43,33 +42,26 @@ pub enum Ending {
 /// A running server. Its threads belong to this process, its socket to the namespace.
 #[derive(Debug)]
 pub struct AbruptServer {
-    listener: Arc<TcpListener>,
     ending: Arc<Mutex<Ending>>,
     accepted: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    _acceptor: Acceptor,
 }
 
 impl AbruptServer {
     /// Listens at `address` inside `namespaces`.
     pub fn start(namespaces: &Namespaces, address: SocketAddr, ending: Ending) -> Result<Self> {
-        let listener = namespaces
-            .run(|| TcpListener::bind(address))?
-            .with_context(|| format!("failed to listen at {address}"))?;
-        let (listener, accepted) = (Arc::new(listener), Arc::new(AtomicU64::new(0)));
-        let ending = Arc::new(Mutex::new(ending));
-        let thread = std::thread::spawn({
-            let (listener, ending, accepted) =
-                (Arc::clone(&listener), Arc::clone(&ending), Arc::clone(&accepted));
-            move || {
-                while let Ok((stream, _)) = listener.accept() {
-                    accepted.fetch_add(1, Ordering::Relaxed);
-                    let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
-                    // Not joined: each ends when its client does, or after its time.
-                    std::thread::spawn(move || end(stream, ending));
-                }
+        let (ending, accepted) = (Arc::new(Mutex::new(ending)), Arc::new(AtomicU64::new(0)));
+        let serve = {
+            let (ending, accepted) = (Arc::clone(&ending), Arc::clone(&accepted));
+            move |stream| {
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
+                // Not joined: each ends when its client does, or after its time.
+                std::thread::spawn(move || end(stream, ending));
             }
-        });
-        Ok(Self { listener, ending, accepted, thread: Some(thread) })
+        };
+        let acceptor = Acceptor::start(namespaces, address, 1, serve)?;
+        Ok(Self { ending, accepted, _acceptor: acceptor })
     }
 
     /// From now on connections end like this.
@@ -114,14 +106,4 @@ fn reset(stream: &TcpStream) {
 
 fn wait_for_data(stream: &TcpStream) {
     let _ = rustix::net::recv(stream, &mut [0; 1], RecvFlags::PEEK);
-}
-
-impl Drop for AbruptServer {
-    fn drop(&mut self) {
-        // On Linux this wakes accept() with an error, which ends the thread.
-        let _ = rustix::net::shutdown(self.listener.as_fd(), rustix::net::Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
 }

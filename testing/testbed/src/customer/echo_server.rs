@@ -1,14 +1,12 @@
 //! A server that sends back what it receives, for connections that are kept.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::acceptor::Acceptor;
 use crate::isolation::namespaces::Namespaces;
 
 /// How long a client may be silent.
@@ -17,35 +15,17 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A running server. Its threads belong to this process, its socket to the namespace.
 #[derive(Debug)]
 pub struct EchoServer {
-    listener: Arc<TcpListener>,
-    thread: Option<JoinHandle<()>>,
+    _acceptor: Acceptor,
 }
 
 impl EchoServer {
     /// Listens at `address` inside `namespaces`.
     pub(crate) fn start(namespaces: &Namespaces, address: SocketAddr) -> Result<Self> {
-        let listener = namespaces
-            .run(|| TcpListener::bind(address))?
-            .with_context(|| format!("failed to listen at {address}"))?;
-        let listener = Arc::new(listener);
-        let accepting = Arc::clone(&listener);
-        let thread = std::thread::spawn(move || {
-            while let Ok((stream, _)) = accepting.accept() {
-                // A client that disconnects early reports the error itself.
-                std::thread::spawn(move || drop(echo(stream)));
-            }
-        });
-        Ok(Self { listener, thread: Some(thread) })
-    }
-}
-
-impl Drop for EchoServer {
-    fn drop(&mut self) {
-        // On Linux this wakes accept() with an error, which ends the thread.
-        let _ = rustix::net::shutdown(self.listener.as_fd(), rustix::net::Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let serve = |stream| {
+            // A client that disconnects early reports the error itself.
+            std::thread::spawn(move || drop(echo(stream)));
+        };
+        Ok(Self { _acceptor: Acceptor::start(namespaces, address, 1, serve)? })
     }
 }
 

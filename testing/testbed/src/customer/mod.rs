@@ -1,6 +1,7 @@
 //! The customer's site: its servers in public and inside.
 
 mod abrupt_server;
+mod acceptor;
 mod banner_server;
 mod certificates;
 mod dns_server;
