@@ -260,7 +260,10 @@ impl EventLoop {
     }
 
     fn on_started(&mut self) {
-        // An older version's programs had to serve until now.
+        // An older version's programs, or those of another pool, had to serve until now. Names are
+        // published first, so that none goes without an answer.
+        self.state.reconciler.datapath.accept_plan();
+        self.state.reconciler.publish();
         self.state.attach();
         self.state.reconciler.publish();
         self.state.limit_attach_steps();

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use crate::{
         state::{
             agent_state::{AgentParts, AgentState},
             config_state::ConfigState,
+            former_pools::{self, FormerPools},
             reconciler::{Reconciler, ReconcilerParts},
         },
     },
@@ -41,7 +43,7 @@ use crate::{
     backend::{Follower, FollowerSettings},
     config::{Accepted, Config, ConfigErrors},
     control::{Command, HandOver, Handle, Limits, Server},
-    datapath::{self, Datapath, DecisionLog, Preloaded},
+    datapath::{self, Datapath, DatapathError, DecisionLog, Preloaded},
     dns::{self, BoundShim, ShimSettings},
     host,
     net::InheritedSockets,
@@ -95,11 +97,14 @@ pub(crate) async fn bind(
     let locks = Arc::new(Mutex::new(lock(&config, is_successor).await?));
     let is_first = !datapath::has_pins(&config.agent.bpffs)?;
     let config_state = ConfigState::new(path, watch, (accepted, errors));
+    let pinned = datapath::pinned_pools(&config.agent.bpffs);
     // Ready without a gap: it holds the locks now.
     drop(inheritance.ready.take());
     let built = build(config_state, Arc::clone(&locks), inheritance).await;
-    if built.is_err() && is_first {
-        undo(&config).await;
+    match &built {
+        Err(_) if is_first => undo(&config).await,
+        Err(_) => undo_other_pool(&config, pinned).await,
+        Ok(_) => {}
     }
     Ok(BoundAgent { built: built?, signals, locks })
 }
@@ -156,6 +161,8 @@ async fn build(
         first_answers::serve(shim, preloaded, &config, (&routes, &leases));
     }
     let mut datapath = open_datapath(&config, inheritance.preloaded)?;
+    let pinned = datapath::pinned_pools(&config.agent.bpffs).unwrap_or_default();
+    let former_pools = FormerPools::find(&datapath, &pinned).await;
     if config.pool.guard {
         host::add_guard(&config.pool).await?;
     }
@@ -203,6 +210,7 @@ async fn build(
         locks,
         listen,
         hand_over: hand_over.clone(),
+        former_pools,
     });
     // Before a route is live: clients remember an address for ever.
     state.save_leases();
@@ -299,6 +307,21 @@ async fn undo(config: &Config) {
     for error in errors {
         // Without the permission to add, there is none to remove; the start's own error shows it.
         debug!(%error, "failed to undo a change of the host");
+    }
+}
+
+/// Undoes what a failed start with another pool has changed: the earlier agent's datapath exists.
+async fn undo_other_pool(config: &Config, pinned: Result<Vec<IpNet>, DatapathError>) {
+    if let Err(error) = datapath::discard_prepared(&config.agent.bpffs) {
+        debug!(%error, "failed to remove the prepared pins of a failed start");
+    }
+    // If they can't be read, a guard may be in use.
+    let Ok(pinned) = pinned else { return };
+    let ours = former_pools::nets(&config.pool).into_iter();
+    for pool in ours.filter(|pool| config.pool.guard && !pinned.contains(pool)) {
+        if let Err(error) = host::remove_guard(pool).await {
+            debug!(%error, "failed to remove the guard of a failed start");
+        }
     }
 }
 

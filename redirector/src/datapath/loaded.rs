@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::maps::MapInfo;
+use ipnet::IpNet;
 use redirector_common::{names, packet::stats::PacketStats, stats::RouteCounters};
 use tracing::{debug, warn};
 
@@ -41,12 +42,18 @@ use crate::{
             resolvers::{InterceptionStatus, MAX_RESOLVERS, Resolvers, ShimEndpoint},
             route_maps::RouteMaps,
         },
-        pins::{compat, layout::Pins, upgrade::Predecessor, version::Version},
+        pins::{
+            compat,
+            layout::Pins,
+            upgrade::{self, Predecessor},
+            version::Version,
+        },
         settings::Settings,
         status::{Attachment, BackendStatus, RouteStatus, Status, UnhealthyBackend},
         sys::{self, monotonic_ns},
     },
     plan::{Change, Plan, PlannedRoute},
+    pool::Pool,
     route::SourceName,
 };
 
@@ -87,7 +94,8 @@ impl Preloaded {
         let version = Version::own();
         let pins = Pins::for_version(&settings.bpffs, version.abi);
         pins.refuse_newer_version()?;
-        if !pins.exist()? || !pins.older().is_empty() {
+        let is_replaced = upgrade::replaced(&pins, &settings.pool)?.is_some();
+        if !pins.exist()? || !pins.older().is_empty() || is_replaced {
             return Ok(None);
         }
         compat::compare(&pins, &settings.pool, &version)?;
@@ -122,13 +130,13 @@ impl Datapath {
     /// connects are not affected.
     ///
     /// Upgrades an older version's pins: maps with the same layout and meaning are shared, the
-    /// others are created. The older programs serve until [`Datapath::attach`].
+    /// others are created. The older programs serve until [`Datapath::attach`]. Pins of another
+    /// pool are replaced in the same way, and share nothing.
     ///
     /// # Errors
     ///
     /// [`DatapathError::NotPermitted`] and [`DatapathError::Unsupported`] if this kernel or these
-    /// privileges can't do it, [`DatapathError::AbiMismatch`] for a newer version's pins,
-    /// [`DatapathError::PoolMismatch`] for another pool's.
+    /// privileges can't do it, [`DatapathError::AbiMismatch`] for a newer version's pins.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
         Self::open_as(settings, &Version::own())
     }
@@ -164,12 +172,13 @@ impl Datapath {
         let mut pins = Pins::for_version(&settings.bpffs, version.abi);
         pins.refuse_newer_version()?;
         let mut predecessor = None;
-        match pins.older().pop() {
-            Some(old) if !pins.exist()? => {
+        pins.recover()?;
+        match upgrade::replaced(&pins, &settings.pool)? {
+            Some(old) => {
                 pins = pins.stage()?;
                 predecessor = Some(Predecessor::prepare(&pins, old, &settings.pool, version)?);
             }
-            _ => pins.create_dirs()?,
+            None => pins.create_dirs()?,
         }
         let (mut object, decision_log) =
             match preloaded.filter(|preloaded| preloaded.fits(settings, &pins)) {
@@ -188,7 +197,8 @@ impl Datapath {
         let flow_expiry = FlowExpiry::from_object(&mut object)?;
         debug!(abi = version.abi, "ready to attach");
         let events = Some(EventReader::new(object.ring(names::EVENTS)?));
-        let upgraded_from = predecessor.as_ref().map(Predecessor::abi);
+        let upgraded_from =
+            predecessor.as_ref().map(Predecessor::abi).filter(|abi| *abi != version.abi);
         let lacks_routes = predecessor.is_some_and(|predecessor| !predecessor.can_read_routes());
         Ok(Self {
             settings: settings.clone(),
@@ -197,7 +207,7 @@ impl Datapath {
             maps,
             resolvers,
             names: name_maps,
-            links: Links::new(pins),
+            links: Links::new(pins, &settings.pool),
             interfaces,
             flow_expiry,
             lacks_routes,
@@ -244,9 +254,34 @@ impl Datapath {
         cgroups: &[Cgroup],
         limit: usize,
     ) -> Result<AttachOutcome, DatapathError> {
-        // The caller has applied the plan before this call; it retries changes that failed.
-        self.lacks_routes = false;
+        self.accept_plan();
         self.links.attach(&mut self.object, cgroups, limit)
+    }
+
+    /// The plan is applied, so the new programs may replace the older ones. The caller retries
+    /// changes that failed.
+    pub fn accept_plan(&mut self) {
+        self.lacks_routes = false;
+    }
+
+    /// The pool of VIPs.
+    pub fn pool(&self) -> &Pool {
+        &self.settings.pool
+    }
+
+    /// The pools whose programs stay attached beside ours for clients that remember their VIPs.
+    pub fn former_pools(&self) -> Vec<IpNet> {
+        self.links.former_pools()
+    }
+
+    /// Removes the programs and maps of former pools that were in force `max_age` ago or earlier.
+    /// Returns those pools.
+    ///
+    /// # Errors
+    ///
+    /// The first pin that can't be removed.
+    pub fn retire_former_pools(&mut self, max_age: Duration) -> Result<Vec<IpNet>, DatapathError> {
+        self.links.retire(max_age)
     }
 
     /// The cgroups whose sockets are redirected.

@@ -65,6 +65,9 @@ mod settings;
 mod status;
 mod sys;
 
+/// How long clients that remember VIPs of a former pool are served.
+pub const FORMER_POOL_TIME: std::time::Duration = std::time::Duration::from_hours(1);
+
 pub use attach::{
     cgroups::{
         Cgroup, PodFilter, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside, is_confined,
@@ -98,7 +101,10 @@ pub use maps::{
     resolvers::{InterceptedResolver, InterceptionStatus, MAX_RESOLVERS, ShimEndpoint},
 };
 pub use pins::{
-    inspect::{PinnedNames, PinnedStatus, Removed, has_pins, inspect, pinned_interception, unload},
+    inspect::{
+        PinnedNames, PinnedStatus, Removed, discard_prepared, has_pins, inspect,
+        pinned_interception, pinned_pools, unload,
+    },
     version::Version,
 };
 pub use redirector_common::{

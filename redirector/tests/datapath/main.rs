@@ -16,6 +16,7 @@ mod ipv6;
 mod judgement;
 mod options;
 mod pins;
+mod pool_change;
 mod resets;
 mod rig;
 mod source_ports;

@@ -5,9 +5,8 @@ use std::{fs, net::IpAddr, path::Path};
 
 use redirector::{
     config::CgroupSpec,
-    datapath::{self, Datapath, DatapathError},
+    datapath::{self, DatapathError},
     plan::{Plan, PlannedRoute, diff},
-    pool::Pool,
     route::PortPair,
 };
 use redirector_common::{abi, names};
@@ -114,25 +113,8 @@ fn the_pins_contain_routes_counters_and_attachments() {
 }
 
 #[test]
-fn another_pool_or_another_abi_is_refused_and_changes_nothing() {
+fn another_abi_is_refused_and_changes_nothing() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    let open_with_pool = |net: &str| {
-        let pool = Pool::new(net.parse().unwrap(), None, true).unwrap();
-        let settings = datapath::Settings { pool, ..settings() };
-        on_node(&bed.rig, || Datapath::open(&settings).err().expect("refused"))
-    };
-    let moved = open_with_pool("198.19.0.0/16");
-    assert!(
-        matches!(moved, DatapathError::PoolMismatch { .. }) && moved.is_configuration(),
-        "{moved}"
-    );
-    assert!(moved.to_string().contains("redirector unload"), "{moved}");
-    let shrunk = open_with_pool("198.18.0.0/24");
-    assert!(
-        matches!(shrunk, DatapathError::MapMismatch { .. } | DatapathError::PoolMismatch { .. }),
-        "{shrunk}"
-    );
-
     on_node(&bed.rig, || fs::create_dir_all("/sys/fs/bpf/redirector/v999/maps").unwrap());
     let other = open(&bed.rig).err().expect("refused");
     assert!(matches!(other, DatapathError::AbiMismatch { found: 999, ours: abi::ABI }), "{other}");

@@ -251,12 +251,15 @@ fn an_upgrade_that_is_never_attached_changes_nothing() {
 }
 
 #[test]
-fn an_older_version_for_another_pool_is_refused() {
-    let (bed, _one, _two) = Bed::with_two_servers();
+fn an_older_version_of_another_pool_is_replaced() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
     let pool = redirector::pool::Pool::new("198.19.0.0/16".parse().unwrap(), None, true).unwrap();
     let elsewhere = datapath::Settings { pool, ..settings() };
-    let refused =
-        on_node(&bed.rig, || Datapath::open_as(&elsewhere, &newer(1, &[])).err().expect("refused"));
-    assert!(matches!(refused, DatapathError::PoolMismatch { .. }), "{refused}");
+    bed.datapath = on_node(&bed.rig, || Datapath::open_as(&elsewhere, &newer(1, &[]))).unwrap();
     assert!(bed.connects(10).flawless());
+    assert!(bed.datapath.lacks_routes());
+    bed.datapath.apply(&[put(&[], &LOAD_BALANCERS)]).unwrap();
+    crate::rig::attach(&bed.rig, &mut bed.datapath);
+    assert_eq!(bed.greeting("198.19.0.7", PORT).len(), 3);
+    assert_eq!(pinned(&bed.rig, "."), [format!("v{}", abi::ABI + 1)]);
 }

@@ -18,6 +18,7 @@ use crate::{
         process::lock::Locks,
         state::{
             config_state::ConfigState,
+            former_pools::FormerPools,
             healing::{Healing, Part},
             host_check::HostCheck,
             packet_pressure::{PacketPressure, Pressure},
@@ -60,6 +61,7 @@ pub(crate) struct AgentState {
     packet_pressure: PacketPressure,
     healing: Healing,
     host_check: HostCheck,
+    former_pools: FormerPools,
 }
 
 /// The parts that an [`AgentState`] is made of.
@@ -74,6 +76,7 @@ pub(crate) struct AgentParts {
     pub(crate) locks: Arc<Mutex<Locks>>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) hand_over: HandOver,
+    pub(crate) former_pools: FormerPools,
 }
 
 impl AgentState {
@@ -99,6 +102,7 @@ impl AgentState {
             packet_pressure: PacketPressure::default(),
             healing: Healing::new(&run_dir),
             host_check: HostCheck::default(),
+            former_pools: parts.former_pools,
         }
     }
 
@@ -335,6 +339,7 @@ impl AgentState {
         let scope = Scope { attach: specs, pods: &self.pods };
         self.attachments.rescan(&mut self.reconciler.datapath, scope);
         self.interfaces.rescan(&mut self.reconciler.datapath, &specs.interfaces);
+        self.former_pools.step(&mut self.reconciler.datapath);
         if self.reconciler.kernel_error().is_some() {
             // An error is recorded and logged by the reconciler.
             let _ = self.reconciler.reconcile();

@@ -3,6 +3,7 @@
 pub(crate) mod agent_state;
 pub(crate) mod config_state;
 pub(crate) mod desired_state;
+pub(crate) mod former_pools;
 pub(crate) mod healing;
 mod held_routes;
 mod host_check;

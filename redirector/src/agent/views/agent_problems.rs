@@ -1,5 +1,7 @@
 //! Problems of the agent or the datapath as a whole, each with its remedy.
 
+use ipnet::IpNet;
+
 use crate::{
     agent::{
         attach::manager::{AttachManager, PendingCgroup},
@@ -31,6 +33,7 @@ pub(crate) fn of_agent(state: &AgentState, packet: &PacketInfo) -> Vec<Problem> 
     problems.extend(packet_problems::of_packets(packet, state.pressure()));
     problems.extend(old_wildcards(&state.config));
     problems.extend(restart_needed(&state.config));
+    problems.extend(state.reconciler.datapath.former_pools().into_iter().map(former_pool));
     problems.extend(
         state.warnings().iter().map(|warning| {
             Problem::new(ProblemCode::StateFile, warning.clone()).without_degrading()
@@ -42,6 +45,15 @@ pub(crate) fn of_agent(state: &AgentState, packet: &PacketInfo) -> Vec<Problem> 
 fn kernel(error: &str) -> Problem {
     let message = format!("the kernel rejected a route update: {error}");
     Problem::new(ProblemCode::KernelUpdateFailed, message).with_remedy("the agent keeps retrying")
+}
+
+fn former_pool(pool: IpNet) -> Problem {
+    let message = format!(
+        "the pool was changed: connects to virtual addresses of the former one, {pool}, are still \
+            redirected, as the routes were then, for an hour"
+    );
+    let remedy = "restart clients that keep addresses for ever, such as JVMs";
+    Problem::new(ProblemCode::FormerPool, message).with_remedy(remedy).without_degrading()
 }
 
 fn attachments(manager: &AttachManager) -> Vec<Problem> {

@@ -134,6 +134,7 @@ async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Repor
         .pool
         .into_iter()
         .chain(removed.pool_ipv6)
+        .chain(removed.former_pools)
         .filter_map(|pool| pool.parse::<IpNet>().ok());
     let configured =
         [IpNet::from(config.pool.ipv4)].into_iter().chain(config.pool.ipv6.map(IpNet::from));

@@ -140,6 +140,8 @@ problem_codes! {
     RestartNeeded = "restart_needed",
     /// A suffix of this host's search list lies at or below a wildcard's zone.
     SearchSuffix = "search_suffix",
+    /// The pool was changed, and its former virtual addresses are still redirected.
+    FormerPool = "former_pool",
     /// The configuration file does not state what `*` means, and has wildcards.
     OldWildcards = "old_wildcards",
     /// The state files cannot be written; changes are refused.

@@ -8,23 +8,35 @@ use std::{
     ops::Bound,
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::maps::MapInfo;
-use redirector_common::names::{self, Role};
+use ipnet::IpNet;
+use redirector_common::{
+    agent::AgentState,
+    names::{self, Role},
+};
 use tracing::debug;
 
-use crate::datapath::{
-    attach::{
-        cgroups::{Cgroup, cgroup_paths},
-        held::{self, Held},
-        interfaces::attacher::Versions,
+use crate::{
+    datapath::{
+        attach::{
+            cgroups::{Cgroup, cgroup_paths},
+            held::{self, Held},
+            interfaces::attacher::Versions,
+        },
+        error::{self, DatapathError},
+        load::object::{self, Object},
+        pins::{
+            layout::{self, Pins},
+            pools::pools_of,
+            upgrade,
+        },
+        status::Attachment,
+        sys,
     },
-    error::{self, DatapathError},
-    load::object::{self, Object},
-    pins::layout::{self, Pins},
-    status::Attachment,
-    sys,
+    pool::Pool,
 };
 
 /// Cgroups that are compared with what should be there in one step: some 15 µs each.
@@ -57,8 +69,10 @@ pub struct AttachOutcome {
 pub(crate) struct Links {
     pins: Pins,
     /// Older versions' pins, until each of their links is moved or removed. The programs of the
-    /// newest one serve; the others are remains of interrupted upgrades.
+    /// newest one serve; the others are remains of interrupted upgrades. And those of former pools.
     older: Vec<Pins>,
+    /// Our pool.
+    pool: Pool,
     /// The cgroups whose links have our programs, by ID.
     current: BTreeMap<u64, PathBuf>,
     /// Removed cgroups with open sockets, whose links are still attached.
@@ -72,9 +86,10 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(pins: Pins) -> Self {
+    pub(crate) fn new(pins: Pins, pool: &Pool) -> Self {
         Self {
-            older: pins.older(),
+            older: [pins.former(), pins.older()].concat(),
+            pool: pool.clone(),
             held: Held::maps_of(&pins),
             pins,
             current: BTreeMap::new(),
@@ -86,7 +101,39 @@ impl Links {
 
     /// Moves prepared pins to their final directory.
     pub(crate) fn commit(&mut self) -> Result<(), DatapathError> {
-        self.pins.commit()
+        self.older.extend(self.pins.commit()?);
+        Ok(())
+    }
+
+    /// Whether the links of older pins stay: those of a former pool whose addresses are not ours.
+    fn is_kept(&self, old: &Pins) -> bool {
+        let ours = [IpNet::from(self.pool.ipv4)].into_iter().chain(self.pool.ipv6.map(IpNet::from));
+        let ours: Vec<IpNet> = ours.collect();
+        let overlaps = |net: &IpNet| ours.iter().any(|own| own.contains(net) || net.contains(own));
+        let pools = former_state(old).map(|state| pools_of(&state)).unwrap_or_default();
+        !pools.is_empty() && !pools.iter().any(overlaps)
+    }
+
+    /// See [`crate::datapath::Datapath::former_pools`].
+    pub(crate) fn former_pools(&self) -> Vec<IpNet> {
+        let states = self.older.iter().filter(|old| self.is_kept(old)).filter_map(former_state);
+        states.flat_map(|state| pools_of(&state)).collect()
+    }
+
+    /// See [`crate::datapath::Datapath::retire_former_pools`].
+    pub(crate) fn retire(&mut self, max_age: Duration) -> Result<Vec<IpNet>, DatapathError> {
+        let mut retired = Vec::new();
+        for old in self.older.clone() {
+            let Some(state) = former_state(&old).filter(|_| self.is_kept(&old)) else { continue };
+            let age = Duration::from_nanos(sys::monotonic_ns().saturating_sub(state.heartbeat_ns));
+            if age < max_age || !old.interfaces().is_empty() {
+                continue;
+            }
+            old.remove()?;
+            self.older.retain(|other| *other != old);
+            retired.extend(pools_of(&state));
+        }
+        Ok(retired)
     }
 
     /// Our pins, and those of older versions that are left.
@@ -250,7 +297,7 @@ impl Links {
             return Ok(());
         }
         for old in std::mem::take(&mut self.older) {
-            let in_use = !old.interfaces().is_empty();
+            let in_use = !old.interfaces().is_empty() || self.is_kept(&old);
             let removed = if in_use { Ok(()) } else { old.remove().map(drop) };
             if in_use || removed.is_err() {
                 self.older.push(old);
@@ -313,7 +360,7 @@ impl Links {
     ) -> Result<Option<OwnedFd>, DatapathError> {
         for old in self.older.iter().rev() {
             let from = old.link(cgroup, name);
-            if !from.exists() {
+            if !from.exists() || self.is_kept(old) {
                 continue;
             }
             if names::programs_that(Role::FollowsOrigins).any(|follower| follower == name)
@@ -348,6 +395,11 @@ impl Links {
         };
         Ok(map(old)? != map(&self.pins)?)
     }
+}
+
+/// What the last agent of a former pool wrote; none for other pins.
+fn former_state(old: &Pins) -> Option<AgentState> {
+    upgrade::agent_state(old).ok().flatten().filter(|_| old.is_former())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), DatapathError> {

@@ -118,6 +118,11 @@ pub(crate) fn compare(pins: &Pins, pool: &Pool, version: &Version) -> Result<(),
     Ok(())
 }
 
+/// Whether maps are of another pool.
+pub(crate) fn is_other_pool(found: &AgentState, pool: &Pool) -> bool {
+    refuse_other_pool(found, pool).is_err()
+}
+
 /// Refuses maps of another pool.
 pub(crate) fn refuse_other_pool(found: &AgentState, pool: &Pool) -> Result<(), DatapathError> {
     if found.abi == 0 {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use redirector_common::{
     abi::ABI,
     agent::AgentState,
@@ -23,7 +23,6 @@ use redirector_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::datapath::{
-    address,
     attach::{
         cgroups::cgroup_paths,
         interfaces::{pinned, removal, target::InterfaceAttachment},
@@ -41,6 +40,7 @@ use crate::datapath::{
     },
     pins::{
         layout::{self, Pins, open_pin},
+        pools::{pool_of, pool6_of, pools_of},
         upgrade,
     },
     status::{Attachment, BackendStatus},
@@ -117,6 +117,8 @@ pub struct Removed {
     pub pool: Option<String>,
     /// The IPv6 pool that was served.
     pub pool_ipv6: Option<String>,
+    /// Former pools that were still served.
+    pub former_pools: Vec<String>,
 }
 
 /// Reads the pins below `bpffs`; `None` if there are none.
@@ -175,13 +177,22 @@ fn names(pins: &Pins) -> Result<PinnedNames, DatapathError> {
     })
 }
 
-fn pool_of(agent: &AgentState) -> Ipv4Net {
-    Ipv4Net::new_assert(agent.pool_base.octets().into(), agent.pool_prefix.min(32) as u8)
+/// The pools of the pins below `bpffs`, former ones included; empty if there are none.
+///
+/// # Errors
+///
+/// If they can't be read.
+pub fn pinned_pools(bpffs: &Path) -> Result<Vec<IpNet>, DatapathError> {
+    let in_force = layout::versions(bpffs).into_iter().filter(|pins| !pins.is_staged());
+    let states = in_force.map(|pins| upgrade::agent_state(&pins));
+    let states = states.collect::<Result<Vec<_>, _>>()?;
+    Ok(states.iter().flatten().flat_map(pools_of).collect())
 }
 
-fn pool6_of(agent: &AgentState) -> Option<Ipv6Net> {
-    let base = Some(agent.pool6_base).filter(|base| !base.is_unspecified())?;
-    Some(Ipv6Net::new_assert(address::from_ip6(base), 96 + agent.pool_prefix.min(32) as u8))
+/// Removes what a start that has failed had prepared.
+pub fn discard_prepared(bpffs: &Path) -> Result<(), DatapathError> {
+    let mut prepared = layout::versions(bpffs).into_iter().filter(Pins::is_staged);
+    prepared.try_for_each(|pins| pins.remove().map(drop))
 }
 
 fn vip6(agent: &AgentState, index: u32) -> Option<Ipv6Addr> {
@@ -224,7 +235,7 @@ fn routes(pins: &Pins, agent: &AgentState) -> Result<Vec<PinnedRoute>, DatapathE
 pub fn has_pins(bpffs: &Path) -> Result<bool, DatapathError> {
     let pins = Pins::new(bpffs);
     pins.refuse_newer_version()?;
-    Ok(pins.exist()? || !pins.older().is_empty())
+    Ok(pins.exist()? || !pins.older().is_empty() || !pins.former().is_empty())
 }
 
 /// Detaches everything of ours that is pinned below `bpffs`, of any version, and removes every pin.
@@ -241,8 +252,13 @@ pub fn unload(bpffs: &Path) -> Result<Removed, DatapathError> {
         if let Some(agent) =
             upgrade::agent_state(&pins).ok().flatten().filter(|agent| agent.abi != 0)
         {
-            removed.pool = Some(pool_of(&agent).to_string());
-            removed.pool_ipv6 = pool6_of(&agent).map(|net| net.to_string());
+            let pool = Some(pool_of(&agent).to_string());
+            let pool_ipv6 = pool6_of(&agent).map(|net| net.to_string());
+            if pins.is_former() {
+                removed.former_pools.extend(pool.into_iter().chain(pool_ipv6));
+            } else {
+                (removed.pool, removed.pool_ipv6) = (pool, pool_ipv6);
+            }
         }
         let (links, cgroups, maps) = pins.remove()?;
         removed.links += links;

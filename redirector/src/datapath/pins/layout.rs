@@ -1,6 +1,7 @@
 //! The pins: `bpffs/v<ABI>/maps/<map>`, `bpffs/v<ABI>/links/<cgroup ID>/<program>` and
 //! `bpffs/v<ABI>/interfaces/<interface index>/<program>`. An upgrade prepares `bpffs/v<ABI>-new`
-//! and then renames it.
+//! and then renames it. If the pool has changed, the pins of the former one are moved to
+//! `bpffs/v<ABI>-former<N>` just before.
 
 use std::{
     ffi::OsStr,
@@ -27,12 +28,17 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// The suffix of a prepared directory. (The file system allows no dot in a name.)
 const STAGED: &str = "-new";
 
+/// Between the version and the number of a directory of a former pool.
+const FORMER: &str = "-former";
+
 /// The directory of one version's pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pins {
     bpffs: PathBuf,
     abi: u32,
     staged: bool,
+    /// The number of a former pool; 0: the pool in force.
+    former: u32,
 }
 
 impl Pins {
@@ -43,7 +49,7 @@ impl Pins {
 
     /// The pins of version `abi`.
     pub(crate) fn for_version(bpffs: &Path, abi: u32) -> Self {
-        Self { bpffs: bpffs.to_owned(), abi, staged: false }
+        Self { bpffs: bpffs.to_owned(), abi, staged: false, former: 0 }
     }
 
     /// Creates the directory in which this version's pins are prepared, after removing the remains
@@ -56,22 +62,52 @@ impl Pins {
     }
 
     /// Moves prepared pins to their final directory, in one step. Has no effect on pins that are
-    /// already there.
-    pub(crate) fn commit(&mut self) -> Result<(), DatapathError> {
+    /// already there. Returns those of another pool, which were there.
+    pub(crate) fn commit(&mut self) -> Result<Option<Self>, DatapathError> {
         if !self.staged {
-            return Ok(());
+            return Ok(None);
         }
-        let from = self.root();
+        let from = self.clone();
         self.staged = false;
-        let committing = |error| {
-            DatapathError::call(
-                format!("move {} to {}", from.display(), self.root().display()),
-                error,
-            )
-        };
-        fs::rename(&from, self.root()).map_err(committing)?;
+        let former = if self.exist()? { Some(self.next_former()) } else { None };
+        if let Some(former) = &former {
+            self.rename_to(former)?;
+        }
+        if let Err(error) = from.rename_to(self) {
+            if let Some(former) = &former {
+                former.rename_to(self)?;
+            }
+            return Err(error);
+        }
         debug!(pins = %self.root().display(), "committed");
-        Ok(())
+        Ok(former)
+    }
+
+    fn rename_to(&self, to: &Self) -> Result<(), DatapathError> {
+        let (from, to) = (self.root(), to.root());
+        fs::rename(&from, &to).map_err(|error| {
+            DatapathError::call(format!("move {} to {}", from.display(), to.display()), error)
+        })
+    }
+
+    fn next_former(&self) -> Self {
+        let last = self.former().iter().map(|pins| pins.former).max().unwrap_or(0);
+        Self { former: last + 1, ..self.clone() }
+    }
+
+    /// The pins of former pools, the oldest first.
+    pub(crate) fn former(&self) -> Vec<Self> {
+        versions(&self.bpffs).into_iter().filter(|pins| pins.former > 0).collect()
+    }
+
+    /// Completes a [`Pins::commit`] that was interrupted between its two steps by undoing the
+    /// first: nothing has been attached yet.
+    pub(crate) fn recover(&self) -> Result<(), DatapathError> {
+        let former = self.former().into_iter().rfind(|pins| pins.abi == self.abi);
+        match former.filter(|_| !self.root().exists() && self.older().is_empty()) {
+            Some(former) => former.rename_to(self),
+            None => Ok(()),
+        }
     }
 
     /// Whether the bpf file system is gone, so that nothing can be pinned.
@@ -85,6 +121,16 @@ impl Pins {
         self.staged || self.newest_other_abi().is_some_and(|other| other > self.abi)
     }
 
+    /// Whether they are prepared.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.staged
+    }
+
+    /// Whether they are of a former pool.
+    pub(crate) fn is_former(&self) -> bool {
+        self.former > 0
+    }
+
     /// The version.
     pub(crate) fn abi(&self) -> u32 {
         self.abi
@@ -92,7 +138,12 @@ impl Pins {
 
     /// The directory of this version.
     pub(crate) fn root(&self) -> PathBuf {
-        self.bpffs.join(format!("v{}{}", self.abi, if self.staged { STAGED } else { "" }))
+        let suffix = match self.former {
+            0 if self.staged => STAGED.to_owned(),
+            0 => String::new(),
+            number => format!("{FORMER}{number}"),
+        };
+        self.bpffs.join(format!("v{}{suffix}", self.abi))
     }
 
     fn maps(&self) -> PathBuf {
@@ -172,7 +223,7 @@ impl Pins {
     fn other_versions(&self) -> Vec<Self> {
         versions(&self.bpffs)
             .into_iter()
-            .filter(|other| !other.staged && other.abi != self.abi)
+            .filter(|other| !other.staged && other.former == 0 && other.abi != self.abi)
             .collect()
     }
 
@@ -260,20 +311,24 @@ impl Pins {
     }
 }
 
-/// Every version's pins, the oldest first, prepared ones included.
+/// Every version's pins, the oldest first, prepared ones and those of former pools included.
 pub(crate) fn versions(bpffs: &Path) -> Vec<Pins> {
     let version = |name: String| {
         let number = name.strip_prefix('v')?;
+        let (number, former) = match number.split_once(FORMER) {
+            Some((number, former)) => (number, former.parse().ok().filter(|&one| one > 0)?),
+            None => (number, 0),
+        };
         let staged = number.ends_with(STAGED);
         let abi = number.strip_suffix(STAGED).unwrap_or(number).parse().ok()?;
-        Some(Pins { bpffs: bpffs.to_owned(), abi, staged })
+        Some(Pins { bpffs: bpffs.to_owned(), abi, staged, former })
     };
     // An empty directory is left when a removal was interrupted, unless its version is newer than
     // this binary.
     let is_ours = |pins: &Pins| pins.maps().is_dir() || pins.links().is_dir() || pins.abi <= ABI;
     let mut versions: Vec<Pins> =
         names_in(bpffs).into_iter().filter_map(version).filter(is_ours).collect();
-    versions.sort_by_key(|pins| (pins.abi, pins.staged));
+    versions.sort_by_key(|pins| (pins.former == 0, pins.abi, pins.staged, pins.former));
     versions
 }
 

@@ -3,5 +3,6 @@
 pub(crate) mod compat;
 pub(crate) mod inspect;
 pub(crate) mod layout;
+pub(crate) mod pools;
 pub(crate) mod upgrade;
 pub(crate) mod version;

@@ -9,6 +9,10 @@
 //! before the links are swapped (`attach::links`); the old directory is removed last. If the agent
 //! is killed before the rename, nothing has changed and the next start begins again; after it, the
 //! next start finds the new maps and swaps the remaining links.
+//!
+//! The maps of another pool are replaced in the same way, and nothing is shared. If the two pools
+//! do not overlap, the former programs stay attached beside the new ones with maps of their own,
+//! for [`FORMER_POOL_TIME`](crate::datapath::FORMER_POOL_TIME).
 
 use std::fs;
 
@@ -62,11 +66,12 @@ impl Predecessor {
         version: &Version,
     ) -> Result<Self, DatapathError> {
         let state = agent_state(&old)?.unwrap_or_default();
-        compat::refuse_other_pool(&state, pool)?;
+        // In another pool an index is another address.
+        let is_other_pool = compat::is_other_pool(&state, pool);
         let compatible: Vec<&'static str> = names::MAPS
             .iter()
             .copied()
-            .filter(|name| version.is_compatible(name, old.abi()))
+            .filter(|name| !is_other_pool && version.is_compatible(name, old.abi()))
             .collect();
         let specs = compat::expected(pool, version)?;
         let mut shared = Vec::new();
@@ -141,6 +146,15 @@ impl Predecessor {
         }
         read(&open_pin(&self.pins, name)?, name, id.0).map(Some)
     }
+}
+
+/// The pins whose maps have to be replaced: those of an older version, or of another pool.
+pub(crate) fn replaced(pins: &Pins, pool: &Pool) -> Result<Option<Pins>, DatapathError> {
+    if !pins.exist()? {
+        return Ok(pins.older().pop());
+    }
+    let state = agent_state(pins)?.unwrap_or_default();
+    Ok(compat::is_other_pool(&state, pool).then(|| pins.clone()))
 }
 
 /// The state that an agent of any version wrote: its map begins with the same fields in each.
