@@ -21,6 +21,8 @@ pub const CHANGED: &[(&str, u32)] = &[
     (names::INTERFACE_FLOWS, 5),
     (names::ROUTE_STATS, 5),
     (names::BACKEND_STATS, 5),
+    (names::NAMES, 5),
+    (names::NAME_SETTINGS, 5),
 ];
 
 /// The version since which tables that are not in [`CHANGED`] have been the same. An upgrade shares

@@ -211,8 +211,13 @@ pub const RESOLVERS: &str = "RD_RESOLVERS";
 /// Counters of intercepted DNS: one for each slot, then [`crate::dns::AGENT_STALE`].
 pub const DNS_STATS: &str = "RD_DNS_STATS";
 
-/// [`crate::packet::name::NameEntry`] by the hash of the name.
+/// [`crate::packet::name::ShortEntry`] by the hash of the name.
 pub const NAMES: &str = "RD_NAMES";
+/// [`crate::packet::name::NameEntry`] by the hash of the name: names that are too long for
+/// [`NAMES`].
+pub const LONG_NAMES: &str = "RD_LONG_NAMES";
+/// The words of [`crate::packet::name_filter`].
+pub const NAME_FILTER: &str = "RD_NAME_FILTER";
 /// [`crate::packet::name::WildcardEntry`] by the reversed suffix: a trie.
 pub const WILDCARDS: &str = "RD_WILDCARDS";
 /// [`crate::packet::name::ReverseEntry`] by index in the pool.
@@ -265,6 +270,8 @@ pub const MAPS: &[&str] = &[
     RESOLVERS,
     DNS_STATS,
     NAMES,
+    LONG_NAMES,
+    NAME_FILTER,
     WILDCARDS,
     REVERSE_NAMES,
     NAME_SETTINGS,
@@ -336,6 +343,7 @@ mod tests {
             size_of::<event::EventStats>(),
             size_of::<event_budget::EventBudget>(),
             size_of::<dns::Shim>(),
+            size_of::<name::ShortEntry>(),
             size_of::<name::NameEntry>(),
             size_of::<name::WildcardEntry>(),
             size_of::<name::ReverseEntry>(),
@@ -351,8 +359,8 @@ mod tests {
             (
                 5,
                 [
-                    8, 8, 8, 88, 136, 80, 40, 8, 128, 16, 96, 8, 16, 40, 272, 16, 264, 24, 16, 40,
-                    48, 64, 112
+                    8, 8, 8, 88, 136, 80, 40, 8, 128, 16, 96, 8, 16, 40, 64, 272, 16, 264, 32, 16,
+                    40, 48, 64, 112
                 ]
             ),
             "a changed layout needs a new ABI version and an entry in abi::CHANGED"

@@ -12,6 +12,8 @@ use crate::{
 
 /// The most octets of a name without its final zero (RFC 1035 section 2.3.4).
 pub const MAX_NAME: u64 = 254;
+/// The most octets of a label (as above).
+pub const MAX_LABEL: u64 = 63;
 
 /// The hash of a name and its octets up to the first zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `name`, `flow`, `interface`, `stats` | the types of the tables |
 //! | `names` | names as the agent publishes them |
+//! | `name_filter` | which names are looked for at all |
 //! | `octets`, `labels`, `reverse` | parsing names in words of eight octets |
 //! | `search`, `found` | searching names, wildcards and cgroups |
 //! | `answer` | the decision about a reply |
@@ -20,6 +21,7 @@ pub mod header;
 pub mod interface;
 pub mod labels;
 pub mod name;
+pub mod name_filter;
 pub mod names;
 pub mod octets;
 pub mod question;

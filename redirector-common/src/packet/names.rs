@@ -2,7 +2,8 @@
 
 use super::{
     labels::{self, MAX_NAME},
-    name::{NAME_OCTETS, NameEntry, ReverseEntry},
+    name::{NAME_OCTETS, NameEntry, ReverseEntry, SHORT_OCTETS, ShortEntry},
+    name_filter::{self, Tail},
 };
 
 /// A name in lower-case wire form without its final zero octet, padded with zeros.
@@ -44,7 +45,9 @@ impl Name {
     }
 
     /// Of a table's element. None if it is no name in lower case.
-    pub fn from_words(words: [u64; NAME_OCTETS / 8], length: u64) -> Option<Self> {
+    pub fn from_words(element: &[u64], length: u64) -> Option<Self> {
+        let mut words = [0; NAME_OCTETS / 8];
+        words.get_mut(..element.len())?.copy_from_slice(element);
         let name = Self { words, length };
         let found = labels::labels(|at| words[at as usize])?;
         let is_padded = name.octets().iter().skip(length as usize).all(|&octet| octet == 0);
@@ -64,7 +67,7 @@ impl Name {
             return None;
         }
         let name = Self::from_octets(&octets, reversed.len());
-        Self::from_words(name.words, name.length)
+        Self::from_words(&name.words, name.length)
     }
 
     fn from_octets(octets: &[u8; NAME_OCTETS], length: usize) -> Self {
@@ -127,7 +130,37 @@ impl Name {
         Some(text)
     }
 
-    /// The element of an exact name.
+    /// The last sixteen octets, after zeros if it has fewer.
+    pub fn tail(&self) -> Tail {
+        let (octets, length) = (self.octets(), self.length as usize);
+        let mut last = [0; 16];
+        let count = length.min(last.len());
+        last[16 - count..].copy_from_slice(&octets[length - count..length]);
+        let [first, second] =
+            [0, 8].map(|at| u64::from_le_bytes(*last[at..].first_chunk().expect("sixteen octets")));
+        [first, second]
+    }
+
+    /// The hash of the name as a wildcard's zone in the filter of names; none if it is too short.
+    pub fn zone_hash(&self, seed: u64) -> Option<u64> {
+        name_filter::of_zone(seed, self.tail(), self.length)
+    }
+
+    /// Whether its element is a [`ShortEntry`].
+    pub const fn is_short(&self) -> bool {
+        self.length <= SHORT_OCTETS
+    }
+
+    /// The element of an exact name, if it is short enough.
+    pub fn short_entry(&self, index: u32, flags: u32) -> Option<ShortEntry> {
+        if !self.is_short() {
+            return None;
+        }
+        let name = *self.words.first_chunk()?;
+        Some(ShortEntry { index, flags: flags as u16, length: self.length as u16, name })
+    }
+
+    /// The element of a longer exact name.
     pub const fn entry(&self, index: u32, flags: u32) -> NameEntry {
         NameEntry { index, flags, length: self.length, name: self.words }
     }
@@ -150,7 +183,8 @@ mod tests {
         assert_eq!(name.length(), 16);
         assert_eq!(&name.octets()[..17], b"\x03art\x07company\x03net\0");
         assert_eq!(&name.reversed()[..17], b"ten\x03ynapmoc\x07tra\x03\0");
-        assert_eq!(Name::from_words(name.words(), 16), Some(name));
+        assert_eq!(Name::from_words(&name.words(), 16), Some(name));
+        assert_eq!(Name::from_words(&name.words()[..2], 16), Some(name));
         assert_eq!(Name::from_reversed(&name.reversed()[..16]), Some(name));
         let star = name.below("*").unwrap();
         assert_eq!(&star.octets()[..19], b"\x01*\x03art\x07company\x03net\0");
@@ -179,11 +213,11 @@ mod tests {
             octets[at] = octet;
             Name::from_octets(&octets, 8).words
         };
-        assert_eq!(Name::from_words(name.words(), 7), None);
-        assert_eq!(Name::from_words(name.words(), 0), None);
-        assert_eq!(Name::from_words(name.words(), 400), None);
+        assert_eq!(Name::from_words(&name.words(), 7), None);
+        assert_eq!(Name::from_words(&name.words(), 0), None);
+        assert_eq!(Name::from_words(&name.words(), 400), None);
         for (at, octet) in [(0, 0), (0, 64), (1, b'A'), (8, 1), (20, 1), (4, 0)] {
-            assert_eq!(Name::from_words(changed(at, octet), 8), None, "{at}");
+            assert_eq!(Name::from_words(&changed(at, octet), 8), None, "{at}");
         }
         assert_eq!(Name::from_reversed(&[1; 300]), None);
     }

@@ -4,14 +4,12 @@ use crate::addr::{Ip4Be, Ip6Be};
 
 /// Octets of `in-addr.arpa` in wire form without its final zero.
 pub const SUFFIX4: u64 = 13;
-/// The last eight octets of `in-addr.arpa` in reverse order.
-pub const SUFFIX4_LAST: u64 = u64::from_le_bytes(*b"apra\x04rdd");
+/// The last eight octets of `in-addr.arpa`.
+pub const SUFFIX4_LAST: u64 = u64::from_le_bytes(*b"ddr\x04arpa");
 /// The five before them.
-pub const SUFFIX4_FIRST: u64 = u64::from_le_bytes(*b"a-ni\x07\0\0\0");
-/// Those five in the word that they are in.
-pub const SUFFIX4_FIRST_MASK: u64 = 0xff_ffff_ffff;
-/// The last eight octets of `ip6.arpa` in reverse order; the ninth is 3.
-pub const SUFFIX6_LAST: u64 = u64::from_le_bytes(*b"apra\x046pi");
+pub const SUFFIX4_FIRST: u64 = u64::from_le_bytes(*b"\x07in-a\0\0\0");
+/// The last eight octets of `ip6.arpa`; the one before them is 3.
+pub const SUFFIX6_LAST: u64 = u64::from_le_bytes(*b"ip6\x04arpa");
 /// Octets of the reverse name of an IPv6 address without its final zero.
 pub const NAME6: u64 = 64 + 9;
 

@@ -3,17 +3,18 @@
 use core::cell::Cell;
 
 use super::{
-    labels::{Labels, reversed},
+    labels::{MAX_LABEL, MAX_NAME, reversed},
     name::{NAME_OCTETS, WildcardEntry},
 };
 use crate::unroll::unroll;
 
-/// Whether the first `length` octets of two names, and the zeros behind them, are the same.
+/// Whether the first `length` octets of two names, and the zeros behind them in their last words,
+/// are the same.
 #[inline(always)]
 pub fn is_same(length: u64, one: impl Fn(u32) -> u64, other: impl Fn(u32) -> u64) -> bool {
     let mut difference = 0;
     unroll!(at in 0..32 {
-        if u64::from(8 * at) > length {
+        if u64::from(8 * at) >= length {
             break;
         }
         difference |= one(at) ^ other(at);
@@ -57,27 +58,32 @@ pub fn reverse(
     true
 }
 
-/// The wildcard of a name, by `look_up` with the bits of the key that count: the longest suffix
-/// first. `below_first` is the octet after the name's first label. Returns the index and the flags.
+/// The wildcard of a name of `length` octets up to its first zero, by `look_up` with the bits of
+/// the key that count: the longest suffix first. `below_first` is the octet after the name's first
+/// label, and `starts_label` says whether one starts at an octet. Returns the index and the flags.
 ///
 /// In the key, a suffix may match where no label begins, since a length may look like a character;
 /// and the wildcard of the suffix may match one label only. Then shorter ones are tried.
 #[inline(always)]
 pub fn wildcard(
-    labels: &Labels,
+    length: u64,
     below_first: u64,
+    starts_label: impl Fn(u64) -> bool,
     mut look_up: impl FnMut(u32) -> Option<WildcardEntry>,
 ) -> Option<(u32, u32)> {
+    if length > MAX_NAME || below_first > MAX_LABEL + 1 {
+        return None;
+    }
     // Without the first length: the name itself is not below it.
-    let limit = Cell::new(labels.length.wrapping_sub(1));
+    let limit = Cell::new(length.wrapping_sub(1));
     unroll!(_try in 0..8 {
         let octets = limit.get();
         if octets == 0 || octets > NAME_OCTETS as u64 {
             break;
         }
         let entry = look_up(octets as u32 * 8)?;
-        let at = labels.length.wrapping_sub(entry.length.into());
-        if starts_label(labels, at)
+        let at = length.wrapping_sub(entry.length.into());
+        if (at == below_first || starts_label(at))
             && let Some(found) = entry.select(at == below_first)
         {
             return Some(found);
@@ -87,10 +93,10 @@ pub fn wildcard(
     None
 }
 
-/// Whether a label starts at this octet.
+/// Whether a label starts at this octet; `starts` is that of [`super::labels::Labels`].
 #[inline(always)]
-fn starts_label(labels: &Labels, at: u64) -> bool {
-    let [a, b, c, d] = labels.starts;
+pub fn is_start(starts: [u64; 4], at: u64) -> bool {
+    let [a, b, c, d] = starts;
     let word = if at < 64 {
         a
     } else if at < 128 {
@@ -142,14 +148,7 @@ mod tests {
     /// The wildcard that the search finds for `name`, by the rules of the kernel's trie, and the
     /// number of look-ups. A zone matches at any depth, `*.zone` one label.
     fn search(wildcards: &[&str], name: &[u8]) -> Option<(usize, usize)> {
-        let mut words = [0xeeee_eeee_eeee_eeee; 33];
-        for (word, octets) in words.iter_mut().zip(name.chunks(8)) {
-            let mut eight = [0xee; 8];
-            eight[..octets.len()].copy_from_slice(octets);
-            *word = u64::from_le_bytes(eight);
-        }
-        let labels = labels(|at| words[at as usize])?;
-        let end = labels.length as usize;
+        let end = name.iter().position(|&octet| octet == 0)?;
         let padded = [vec![0xdd; 64], name.to_vec()].concat();
         let chunk = RefCell::new([0_u64; 4]);
         let mut key = [0_u64; 32];
@@ -161,7 +160,7 @@ mod tests {
             true
         };
         let written = reverse(
-            labels.length,
+            end as u64,
             read,
             |at| chunk.borrow()[at as usize],
             |at, word| key[at as usize] = word,
@@ -170,7 +169,9 @@ mod tests {
         let key: Vec<u8> = key.iter().flat_map(|word| word.to_le_bytes()).collect();
         let mut tries = 0;
         let below_first = 1 + u64::from(name[0]);
-        let found = wildcard(&labels, below_first, |bits| {
+        let labels = labels(|at| word_of(name, at)).filter(|all| all.length == end as u64);
+        let starts_label = |at| labels.is_some_and(|labels| is_start(labels.starts, at));
+        let found = wildcard(end as u64, below_first, starts_label, |bits| {
             tries += 1;
             let matches = wildcards.iter().enumerate().filter_map(|(index, text)| {
                 let suffix = Name::new(text.trim_start_matches("*.")).unwrap();
@@ -186,6 +187,15 @@ mod tests {
             matches.max_by_key(|entry| entry.length)
         });
         found.map(|(index, _)| (index as usize, tries))
+    }
+
+    /// A word of a name, behind which other octets follow.
+    fn word_of(name: &[u8], at: u32) -> u64 {
+        let mut eight = [0xee; 8];
+        let octets = name.get(at as usize * 8..).unwrap_or_default();
+        let count = octets.len().min(8);
+        eight[..count].copy_from_slice(&octets[..count]);
+        u64::from_le_bytes(eight)
     }
 
     #[test]
@@ -260,8 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_inside_a_label_is_an_octet() {
-        assert_eq!(search(&["net"], b"\x03a\0b\x03net\0"), Some((0, 1)));
+    fn a_name_with_a_zero_inside_a_label_has_no_wildcard() {
+        assert_eq!(search(&["net"], b"\x03a\0b\x03net\0"), None);
         assert_eq!(search(&["net"], b"\x05\x03net\0\x03org\0"), None);
     }
 

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use redirector_common::packet::{
     flow::{BRIEF_FLOW_ENTRIES, BriefFlow, FILTER_WORDS, FLOW_ENTRIES, Flow, FlowKey},
     interface::{Interface, InterfaceFlows},
-    name::{NAME_OCTETS, NameEntry, NameSettings, ReverseEntry, WildcardEntry},
+    name::{NAME_OCTETS, NameEntry, NameSettings, ReverseEntry, ShortEntry, WildcardEntry},
     stats::PacketStats,
 };
 
@@ -18,7 +18,15 @@ const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// See [`redirector_common::names::NAMES`].
 #[btf_map]
-pub(crate) static RD_NAMES: HashMap<u64, NameEntry, 1, NO_PREALLOC> = HashMap::new();
+pub(crate) static RD_NAMES: HashMap<u64, ShortEntry, 1, NO_PREALLOC> = HashMap::new();
+
+/// See [`redirector_common::names::LONG_NAMES`].
+#[btf_map]
+pub(crate) static RD_LONG_NAMES: HashMap<u64, NameEntry, 1, NO_PREALLOC> = HashMap::new();
+
+/// See [`redirector_common::names::NAME_FILTER`].
+#[btf_map]
+pub(crate) static RD_NAME_FILTER: Array<u64, 1> = Array::new();
 
 /// See [`redirector_common::names::WILDCARDS`].
 #[btf_map]

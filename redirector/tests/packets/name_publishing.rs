@@ -193,6 +193,53 @@ fn names_with_one_hash_get_another_seed() {
 }
 
 #[test]
+fn names_of_any_length_are_found_and_adopted() {
+    let mut bed = Bed::new();
+    // In wire form a name has one octet more: the elements of two tables meet at 56.
+    let name = |length: usize| format!("{}.company.net", "a".repeat(length - 12));
+    let lengths = [13, 53, 54, 55, 56, 57, 62, 75];
+    for (index, &length) in (1..).zip(&lengths) {
+        bed.publish(&name(length), index);
+    }
+    let program = bed.program(names::INGRESS);
+    let all = |program: &Runner| lengths.map(|length| ask(program, &name(length)));
+    let expected = [1, 2, 3, 4, 5, 6, 7, 8].map(vip);
+    assert_eq!(all(&program), expected);
+    bed.reopen();
+    assert_eq!(all(&bed.program(names::INGRESS)), expected);
+    bed.publish(&name(55), 20);
+    bed.publish(&name(56), 21);
+    bed.withdraw(&name(54));
+    bed.withdraw(&name(57));
+    let [_, _, gone, short, long, also_gone, ..] = all(&bed.program(names::INGRESS));
+    assert_eq!([short, long], [vip(20), vip(21)]);
+    assert_eq!([gone, also_gone], [Lookup::LeftAlone, Lookup::LeftAlone]);
+}
+
+#[test]
+fn wildcards_of_each_length_come_and_go() {
+    let mut bed = Bed::new();
+    let program = bed.program(names::INGRESS);
+    let zones =
+        ["x", "abc.de", "abcdef.g", "eight.octets0", "fifteen.octets0", "far.sixteen.octets"];
+    let asked = |program: &Runner| zones.map(|zone| ask(program, &format!("a.b.{zone}")));
+    let mut expected = zones.map(|_| Lookup::LeftAlone);
+    // The shortest is the last: it lets every name pass.
+    for (index, zone) in zones.iter().enumerate().rev() {
+        bed.publish(&format!("**.{zone}"), index as u32 + 1);
+        expected[index] = vip(index as u8 + 1);
+        assert_eq!(asked(&program), expected);
+    }
+    bed.reopen();
+    let program = bed.program(names::INGRESS);
+    for (index, zone) in zones.iter().enumerate() {
+        bed.withdraw(&format!("**.{zone}"));
+        expected[index] = Lookup::LeftAlone;
+        assert_eq!(asked(&program), expected);
+    }
+}
+
+#[test]
 fn a_full_pool_of_names_is_published_at_once() {
     let mut bed = Bed::new();
     let mut changes: Vec<NameChange> =

@@ -7,6 +7,7 @@
 //! | `read` | reads its frame |
 //! | `origin` | where a query comes from |
 //! | `find` | finds a name, its wildcard, or the VIP of a reverse name |
+//! | `starts` | finds where its labels start |
 //! | `host` | checks the cgroup of a socket of the host's own network |
 //! | `question` | reads the question's type and the EDNS record |
 //! | `reply` | rewrites the query into its reply |
@@ -29,4 +30,5 @@ mod records;
 mod reply;
 pub(super) mod scratch;
 mod settings;
+mod starts;
 mod tail;

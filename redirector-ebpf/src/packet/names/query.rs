@@ -14,7 +14,7 @@ use redirector_common::{
 };
 
 use super::{
-    find::{rd_find_above, rd_find_exact, rd_find_pointer, rd_labels},
+    find::{MAY_BE_BELOW, MAY_BE_POINTER, rd_find_above, rd_find_exact, rd_find_pointer},
     host::rd_attached,
     origin::{FROM_HOST, OVER_IPV6, udp_at},
     question::rd_question,
@@ -70,19 +70,21 @@ pub(crate) extern "C" fn rd_query(skb: *mut __sk_buff, origin: u32, payload: u32
     }
 }
 
-/// The name at this offset: an exact one, else its deepest wildcard, else a VIP's reverse name.
+/// The name at this offset, which was read: an exact one, else its deepest wildcard, else a VIP's
+/// reverse name.
 #[inline(always)]
 fn find(skb: *mut __sk_buff, name_at: u32) -> u64 {
-    let exact = rd_find_exact();
-    if exact != 0 {
-        return exact;
+    let exact = rd_find_exact(skb, name_at);
+    if exact & MAY_BE_BELOW != 0 && Found::from_bits(exact).is_none() {
+        let above = rd_find_above(skb, name_at);
+        if above != 0 {
+            return above;
+        }
     }
-    let length = rd_labels();
-    if length == 0 {
-        return 0;
+    if exact & MAY_BE_POINTER != 0 && Found::from_bits(exact).is_none() {
+        return rd_find_pointer();
     }
-    let above = rd_find_above(skb, name_at, length);
-    if above != 0 { above } else { rd_find_pointer() }
+    exact
 }
 
 /// Whether a datagram may be a query that is answered: not the agent's own, as long as its headers

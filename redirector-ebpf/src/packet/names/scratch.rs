@@ -1,7 +1,7 @@
 //! The memory in which a query is parsed and a reply is built. Whole words, at constant offsets:
 //! the verifier follows neither a variable index in a loop nor half a word on the stack.
 
-use redirector_common::packet::front::BEFORE_WORDS;
+use redirector_common::packet::{front::BEFORE_WORDS, name_filter::Tail};
 
 /// Octets of a message that are read from its name on: the longest name, its type and class, and
 /// an EDNS record without data.
@@ -21,14 +21,18 @@ pub(crate) struct NameScratch {
     pub(crate) lower: [u64; 32],
     /// The octets before that zero.
     pub(crate) length: u64,
-    /// 1 if that zero is the end of the name.
-    pub(crate) has_one_zero: u64,
+    /// The name's hash.
+    pub(crate) hash: u64,
+    /// The last octets before that zero, in lower case.
+    pub(crate) last: Tail,
     /// A bit for each octet of the name that starts a label.
     pub(crate) starts: [u64; 4],
+    /// 1 if the first zero is the end of the name.
+    pub(crate) has_one_zero: u64,
     /// Some octets of the name.
     pub(crate) chunk: [u64; 4],
-    /// Zero.
-    pub(crate) padding: u32,
+    /// A word of the filter.
+    pub(crate) filter_word: u32,
     /// The key of wildcards: how many bits count, and the name in reverse order.
     pub(crate) bits: u32,
     pub(crate) reversed: [u64; 32],

@@ -17,6 +17,7 @@ use redirector_common::{
     backend::Health,
     decide::{Pool4, Pool6},
     names,
+    packet::name_filter,
 };
 
 use crate::{
@@ -270,7 +271,7 @@ fn object_for_this_kernel(build: Build) -> Cow<'static, [u8]> {
 }
 
 /// The entries of the maps whose size depends on the pool.
-pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 12] {
+pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 14] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
     let extra = |name| {
@@ -291,6 +292,8 @@ pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32);
         (names::BACKEND_TIMES, backends),
         // A change of the hash's seed has every name twice.
         (names::NAMES, addresses.saturating_mul(2)),
+        (names::LONG_NAMES, addresses.saturating_mul(2)),
+        (names::NAME_FILTER, name_filter::words(addresses)),
         (names::WILDCARDS, addresses),
         (names::REVERSE_NAMES, addresses),
         (names::ANSWERS, addresses),

@@ -15,7 +15,7 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key};
 use redirector_common::{
     names,
     packet::{
-        name::{NAME_OCTETS, NameEntry, NameSettings, ReverseEntry, WildcardEntry},
+        name::{NAME_OCTETS, NameSettings, ReverseEntry, WildcardEntry},
         stats::PacketStats,
     },
 };
@@ -26,9 +26,11 @@ use crate::{
         load::object::Object,
         maps::{
             arrays::{read, read_each, write},
+            exact_names::ExactNames,
             name_cgroups::{NameCgroup, NameCgroups},
+            name_filter::{NameFilter, zones},
             published_names::{
-                NameChange, Published, PublishedName, exact_source, reverse_name, wildcard_entry,
+                NameChange, Published, PublishedName, reverse_name, wildcard_entry,
                 wildcard_sources, wire_name,
             },
         },
@@ -45,7 +47,8 @@ type Reversed = Key<[u8; NAME_OCTETS]>;
 
 /// The tables of names.
 pub(crate) struct NameMaps {
-    exact: HashMap<MapData, u64, NameEntry>,
+    exact: ExactNames,
+    filter: NameFilter,
     wildcards: LpmTrie<MapData, [u8; NAME_OCTETS], WildcardEntry>,
     reverse: HashMap<MapData, u32, ReverseEntry>,
     settings: Array<MapData, NameSettings>,
@@ -53,6 +56,8 @@ pub(crate) struct NameMaps {
     stats: Array<MapData, PacketStats>,
     cgroups: NameCgroups,
     seed: u64,
+    /// As in the settings. Lengths that no zone has any more stay until the next agent starts.
+    zones: u64,
     published: Published,
 }
 
@@ -60,7 +65,8 @@ impl NameMaps {
     /// Takes the maps out of a loaded object and reads back what is in them.
     pub(crate) fn open(object: &mut Object) -> Result<Self, DatapathError> {
         let mut maps = Self {
-            exact: object.hash(names::NAMES)?,
+            exact: ExactNames::open(object)?,
+            filter: NameFilter::open(object)?,
             wildcards: object.trie(names::WILDCARDS)?,
             reverse: object.hash(names::REVERSE_NAMES)?,
             settings: object.array(names::NAME_SETTINGS)?,
@@ -68,12 +74,15 @@ impl NameMaps {
             stats: object.array(names::PACKET_STATS)?,
             cgroups: NameCgroups::open(object.hash(names::CGROUPS)?)?,
             seed: 0,
+            zones: 0,
             published: Published::default(),
         };
         maps.read_settings()?;
         maps.read_exact()?;
         maps.read_wildcards()?;
         maps.read_reverse()?;
+        maps.filter.set(maps.seed, maps.published.names.keys())?;
+        maps.set_zones(zones(maps.published.names.keys()))?;
         Ok(maps)
     }
 
@@ -84,35 +93,30 @@ impl NameMaps {
             settings.seed = random_seed();
             write(&mut self.settings, names::NAME_SETTINGS, 0, settings)?;
         }
-        self.seed = settings.seed;
+        (self.seed, self.zones) = (settings.seed, settings.zones);
         Ok(())
     }
 
     /// Completes a change of the seed that an earlier agent began, and removes damaged elements.
     fn read_exact(&mut self) -> Result<(), DatapathError> {
         let mut stale = Vec::new();
-        for element in self.exact.iter() {
-            let (key, entry) = element.map_err(|error| read_error(names::NAMES, error))?;
-            let Some(source) = exact_source(&entry) else {
-                stale.push((key, None));
-                continue;
-            };
-            let name = PublishedName::of(entry.index, entry.flags);
-            if wire_name(&source).hash(self.seed) == key {
-                self.published.hashes.insert(key, source.clone());
-                self.published.names.insert(source, name);
-            } else {
-                stale.push((key, Some((source, name))));
+        for element in self.exact.elements()? {
+            match &element.name {
+                Some((source, name)) if wire_name(source).hash(self.seed) == element.key => {
+                    self.published.hashes.insert(element.key, source.clone());
+                    self.published.names.insert(source.clone(), *name);
+                }
+                _ => stale.push(element),
             }
         }
-        for (key, leftover) in stale {
-            if let Some((source, name)) = leftover
-                && !self.published.names.contains_key(&source)
+        for element in stale {
+            if let Some((source, name)) = &element.name
+                && !self.published.names.contains_key(source)
             {
-                self.put_exact(&source, name)?;
-                self.published.names.insert(source, name);
+                self.put_exact(source, *name)?;
+                self.published.names.insert(source.clone(), *name);
             }
-            self.exact.remove(&key).map_err(|error| write_error(names::NAMES, error))?;
+            self.exact.remove_element(&element)?;
         }
         Ok(())
     }
@@ -200,7 +204,7 @@ impl NameMaps {
                 break;
             }
         }
-        let count = batch.sources.len();
+        let count = batch.names.len();
         if count > 1 {
             batch.write(self)?;
             return Ok(count);
@@ -240,10 +244,25 @@ impl NameMaps {
             _ => wildcard_entry(length, name, other),
         };
         let written = match entry {
-            Some(entry) => self.wildcards.insert(&key, entry, 0),
+            Some(entry) => {
+                self.filter.add(self.seed, [source])?;
+                self.set_zones(self.zones | zones([source]))?;
+                self.wildcards.insert(&key, entry, 0)
+            }
             None => self.wildcards.remove(&key),
         };
         written.map_err(|error| write_error(names::WILDCARDS, error))
+    }
+
+    /// Sets which lengths of zones the programs consider.
+    fn set_zones(&mut self, zones: u64) -> Result<(), DatapathError> {
+        if self.zones != zones {
+            let settings = read(&self.settings, names::NAME_SETTINGS, 0)?;
+            let changed = NameSettings { zones, ..settings };
+            write(&mut self.settings, names::NAME_SETTINGS, 0, changed)?;
+            self.zones = zones;
+        }
+        Ok(())
     }
 
     fn put_exact(&mut self, source: &SourceName, name: PublishedName) -> Result<(), DatapathError> {
@@ -252,9 +271,8 @@ impl NameMaps {
             self.reseed(source)?;
         }
         let key = wire.hash(self.seed);
-        self.exact
-            .insert(key, wire.entry(name.index, name.flags()), 0)
-            .map_err(|error| write_error(names::NAMES, error))?;
+        self.filter.add(self.seed, [source])?;
+        self.exact.insert(key, source, name)?;
         self.published.hashes.insert(key, source.clone());
         Ok(())
     }
@@ -265,7 +283,7 @@ impl NameMaps {
             self.put_wildcard(source, None)?;
         } else {
             let key = wire_name(source).hash(self.seed);
-            self.exact.remove(&key).map_err(|error| write_error(names::NAMES, error))?;
+            self.exact.remove(key, source)?;
             self.published.hashes.remove(&key);
         }
         self.published.names.remove(source);
@@ -303,18 +321,16 @@ impl NameMaps {
             }
         };
         for (&key, source) in hashes.iter().filter(|(_, source)| *source != new) {
-            let name = self.published.names[source];
-            self.exact
-                .insert(key, wire_name(source).entry(name.index, name.flags()), 0)
-                .map_err(|error| write_error(names::NAMES, error))?;
+            self.exact.insert(key, source, self.published.names[source])?;
         }
+        self.filter.add(seed, self.published.names.keys())?;
         let settings = read(&self.settings, names::NAME_SETTINGS, 0)?;
         write(&mut self.settings, names::NAME_SETTINGS, 0, NameSettings { seed, ..settings })?;
         self.seed = seed;
         thread::sleep(PACKET_TIME);
         hashes.retain(|_, source| source != new);
-        for key in std::mem::replace(&mut self.published.hashes, hashes).keys() {
-            self.exact.remove(key).map_err(|error| write_error(names::NAMES, error))?;
+        for (key, source) in std::mem::replace(&mut self.published.hashes, hashes) {
+            self.exact.remove(key, &source)?;
         }
         Ok(())
     }
@@ -373,46 +389,37 @@ impl NameMaps {
 /// New exact names, which are written with one call for each table.
 #[derive(Default)]
 struct Batch {
-    sources: Vec<(SourceName, PublishedName)>,
-    keys: Vec<u64>,
-    entries: Vec<NameEntry>,
+    names: Vec<(u64, SourceName, PublishedName)>,
     taken: HashSet<u64>,
 }
 
 impl Batch {
     /// Adds a new name, unless its hash is taken.
     fn push(&mut self, source: &SourceName, name: PublishedName, maps: &NameMaps) -> bool {
-        let wire = wire_name(source);
-        let key = wire.hash(maps.seed);
+        let key = wire_name(source).hash(maps.seed);
         if maps.published.hashes.contains_key(&key) || !self.taken.insert(key) {
             return false;
         }
-        self.sources.push((source.clone(), name));
-        self.keys.push(key);
-        self.entries.push(wire.entry(name.index, name.flags()));
+        self.names.push((key, source.clone(), name));
         true
     }
 
-    /// What the kernel does not take in one call, as before 5.6, is written one by one.
     fn write(self, maps: &mut NameMaps) -> Result<(), DatapathError> {
-        let written = sys::update_batch(&maps.exact, &self.keys, &self.entries);
-        for (key, (source, name)) in self.keys.iter().zip(&self.sources).take(written) {
+        maps.filter.add(maps.seed, self.names.iter().map(|(_, source, _)| source))?;
+        maps.exact.insert_all(&self.names)?;
+        for (key, source, name) in &self.names {
             maps.published.hashes.insert(*key, source.clone());
             maps.published.names.insert(source.clone(), *name);
         }
-        for (source, name) in self.sources.iter().skip(written) {
-            maps.put_exact(source, *name)?;
-            maps.published.names.insert(source.clone(), *name);
-        }
-        let live: Vec<_> = self.sources.iter().filter(|(_, name)| !name.pending).collect();
-        let indices: Vec<u32> = live.iter().map(|(_, name)| name.index).collect();
+        let live: Vec<_> = self.names.iter().filter(|(_, _, name)| !name.pending).collect();
+        let indices: Vec<u32> = live.iter().map(|(_, _, name)| name.index).collect();
         let reverse: Vec<ReverseEntry> =
-            live.iter().map(|(source, _)| reverse_name(source).reverse_entry()).collect();
+            live.iter().map(|(_, source, _)| reverse_name(source).reverse_entry()).collect();
         let written = sys::update_batch(&maps.reverse, &indices, &reverse);
-        for (index, (source, _)) in indices.iter().zip(&live).take(written) {
+        for (index, (_, source, _)) in indices.iter().zip(&live).take(written) {
             maps.published.reverse.insert(*index, source.clone());
         }
-        for (source, name) in live.into_iter().skip(written) {
+        for (_, source, name) in live.into_iter().skip(written) {
             maps.put_reverse(name.index, source)?;
         }
         Ok(())

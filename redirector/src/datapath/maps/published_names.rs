@@ -73,8 +73,8 @@ pub(super) fn reverse_name(source: &SourceName) -> Name {
 }
 
 /// The source of an element; none for what is no source.
-pub(super) fn exact_source(entry: &NameEntry) -> Option<SourceName> {
-    Name::from_words(entry.name, entry.length)?.text()?.parse().ok()
+pub(super) fn exact_source(words: &[u64], length: u64) -> Option<SourceName> {
+    Name::from_words(words, length)?.text()?.parse().ok()
 }
 
 /// The wildcards of a zone's element.

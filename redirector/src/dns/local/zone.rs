@@ -224,6 +224,10 @@ impl Zone {
         if let Some(entry) = self.exact.get(wire) {
             return Some(entry);
         }
+        // A zero inside of a label is of no host's name. The programs end a name there.
+        if wire[..wire.len() - 1].contains(&0) {
+            return None;
+        }
         if self.one_label.len() > 0
             && name.labels() > 1
             && let Some(entry) = self.one_label.get(&wire[1 + usize::from(wire[0])..])
