@@ -122,7 +122,12 @@ impl Field {
         let (tenant, neighbour) =
             (pod("tenant")?, rig.executor(options("neighbour", true, Network::Host))?);
         let stranger = rig.executor(options("stranger", false, Network::Pod))?;
-        let agent = Agent::start(&rig.node, AgentOptions::with_config(binary, &config(profile)))?;
+        // As systemd does.
+        let options = AgentOptions {
+            keeps_sockets: true,
+            ..AgentOptions::with_config(binary, &config(profile))
+        };
+        let agent = Agent::start(&rig.node, options)?;
         let mut field = Self {
             agent: Mutex::new(agent),
             balancers,

@@ -9,6 +9,12 @@ use crate::history::Record;
 /// How long the shim may avoid an upstream that works again.
 const UPSTREAM_AFTER_US: u64 = 8_000_000;
 
+/// Queries to the shim wait for an agent that is away for no longer: its sockets are kept. It is
+/// below the time-out of clients.
+const WAITS_US: u64 = 3_000_000;
+/// From the note of a fault to its effect, on a busy machine.
+const NOTED_BEFORE_US: u64 = 400_000;
+
 /// A look-up. A wrong answer has no excuse; a missing one has what its way depends on.
 pub(super) fn check(context: Context<'_>, task: &Task, record: &Record) -> Option<Violation> {
     let operation = &record.operation;
@@ -32,19 +38,28 @@ fn is_excused(context: Context<'_>, task: &Task, record: &Record) -> bool {
         // The kernel answers in place, with or without an agent, except for names intercepted at
         // sockets.
         TaskKind::Udp | TaskKind::ShimUdp if mapped => {
-            context.profile.at_sockets() && suffers(Condition::AgentAway, 0)
+            context.profile.at_sockets() && misses_the_agent(context, span)
         }
         // Its own resolver answers, whatever happens to us.
         TaskKind::Udp | TaskKind::Tcp => {
             suffers(Condition::Uplink, 0) || suffers(Condition::Upstream(0), 0)
         }
-        _ if suffers(Condition::AgentAway, 0) => true,
+        _ if misses_the_agent(context, span) => true,
         _ if mapped => false,
         _ => {
             let no_upstream = (0..2).all(|at| suffers(Condition::Upstream(at), UPSTREAM_AFTER_US));
             no_upstream || suffers(Condition::Uplink, UPSTREAM_AFTER_US)
         }
     }
+}
+
+/// Whether an agent was away for longer than its sockets can wait, or ended while it had the query.
+fn misses_the_agent(context: Context<'_>, span: (u64, u64)) -> bool {
+    let away = context.timeline.with(Condition::AgentAway);
+    away.filter(|away| away.overlaps(span.0, span.1, 0)).any(|away| {
+        let is_long = away.to_us.is_none_or(|end| end - away.from_us >= WAITS_US);
+        is_long || span.0 <= away.from_us + NOTED_BEFORE_US
+    })
 }
 
 #[cfg(test)]
@@ -98,6 +113,17 @@ mod tests {
     fn the_shim_fails_only_without_both_upstreams() {
         let both = timeline(&[(8, 12, Condition::Upstream(0)), (9, 12, Condition::Upstream(1))]);
         assert_eq!(broken(AT_SHIM, &both, &[record(10.0, Failed, "SERVFAIL")]), []);
+    }
+
+    #[test]
+    fn queries_wait_for_an_agent_that_is_away_for_a_moment() {
+        let away = timeline(&[(8, 10, Condition::AgentAway)]);
+        for task in [AT_SHIM, AT_SHIM_BY_TCP] {
+            let waiting = record(9.0, Failed, "no answer in time");
+            assert_eq!(broken(task, &away, &[waiting]), [Rule::LookupAnswered]);
+            // The agent had received it, and ended.
+            assert_eq!(broken(task, &away, &[record(7.95, Failed, "ECONNRESET")]), []);
+        }
     }
 
     #[test]

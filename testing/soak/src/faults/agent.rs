@@ -29,7 +29,13 @@ pub(super) fn apply(
             field.rig.node.cli(&field.binary, &["route", "list"])?;
             return Ok(true);
         }
-        Fault::AgentUpgraded => drop(agent.sigterm()?),
+        Fault::AgentUpgraded => {
+            let next = agent.beside(&["--take-over"])?;
+            let status = agent.wait_ended()?;
+            ensure!(status.success(), "the replaced agent ended with {status}");
+            *agent = next;
+            return Ok(true);
+        }
         Fault::AgentCrashLoop => {
             for _ in 0..CRASHES.0 {
                 agent.relaunch()?;
