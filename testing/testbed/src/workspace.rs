@@ -81,10 +81,11 @@ pub fn debian_root() -> PathBuf {
     tools_dir().join("debian-root")
 }
 
-/// The programs of Kubernetes that `cargo xtask kube` builds.
+/// The programs of Kubernetes that `cargo xtask kube` builds. The name changes with how they are
+/// built.
 #[must_use]
 pub fn kubernetes_home() -> PathBuf {
-    tools_dir().join("kubernetes-1.20.2")
+    tools_dir().join("kubernetes-1.20.2-reflect2-1.0.2")
 }
 
 /// The cache of tools that setup builds, shared by every clone of this user: below
