@@ -2,12 +2,14 @@
 //! parts.
 //!
 //! Imports point one way: `cli` → `verify`, `agent` → `control`, `observe`, `dns`, `backend`,
-//! `datapath`, `state` → `plan` → `config` → `route` → `pool`, `spanned` → `redirector_common`.
+//! `datapath`, `state` → `plan` → `config` → `route` → `pool`, `spanned` → `redirector_common`;
+//! and `cli`, `agent` → `cluster` → `kubernetes`.
 
 pub mod agent;
 pub mod atomic_file;
 pub mod backend;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod datapath;

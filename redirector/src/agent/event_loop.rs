@@ -13,7 +13,7 @@ use crate::{
     agent::{
         backend_health::{self, BackendHealth},
         changes::{
-            commands,
+            cluster, commands,
             pending::{Completion, PendingChanges},
             reload, replies, route_changes,
         },
@@ -161,6 +161,10 @@ impl EventLoop {
                 }
                 () = self.state.attachments.changed() => self.state.on_cgroup_change(),
                 () = self.state.pods.changed() => self.state.on_pods_change(),
+                () = self.state.cluster_routes.changed() => {
+                    let completion = cluster::apply(&mut self.state, &mut self.pending);
+                    self.complete(completion);
+                }
                 // Last: thousands of names may have answered at once, or interfaces have come.
                 Ok(()) = resolved.changed() => self.on_resolved(),
                 () = self.state.interfaces.changed() => self.state.on_interface_change(),
@@ -194,6 +198,7 @@ impl EventLoop {
         self.backend_health.send_probes(&mut self.state.reconciler, config);
         if tick.is_multiple_of(RETRY_TICKS) {
             self.state.retry();
+            self.state.report_cluster_routes();
             self.service_manager.status(|| status_line::of(&self.state));
         }
         if tick.is_multiple_of(POLL_TICKS) {
@@ -254,6 +259,7 @@ impl EventLoop {
         match completion {
             None => return,
             Some(Completion::Started) => self.on_started(),
+            Some(Completion::Cluster) => self.state.report_cluster_routes(),
             Some(completion) => replies::send(&self.state, completion),
         }
         self.update_readiness();
@@ -276,6 +282,7 @@ impl EventLoop {
             self.state.reconciler.datapath.upgraded_from(),
         );
         pods::remove_startup_taint();
+        self.state.cluster_routes.follow();
         // Units that wait for us rely on interception, which needs a fresh heartbeat.
         self.heartbeat();
         self.service_manager.status(|| status_line::of(&self.state));

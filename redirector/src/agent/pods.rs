@@ -6,7 +6,9 @@ use kube::Client;
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
-use crate::{agent::attach::pod_scope::PodScope, error::error_chain, kubernetes};
+use crate::{
+    agent::attach::pod_scope::PodScope, cluster::AgentPod, error::error_chain, kubernetes,
+};
 
 /// How long the first attaching waits for the list: without it all pods are attached.
 const FIRST_LIST: Duration = Duration::from_secs(3);
@@ -28,6 +30,32 @@ fn client() -> Option<(Client, String)> {
             None
         }
     }
+}
+
+/// Whether this is a node of a cluster, where a change of one agent's routes is local.
+pub(crate) fn is_in_cluster() -> bool {
+    node().is_some() && variable("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+/// Whether the routes of the cluster are wanted here.
+pub(crate) fn has_cluster_routes() -> bool {
+    is_in_cluster() && variable("REDIRECTOR_CLUSTER_ROUTES").is_some()
+}
+
+/// What the routes of the cluster need; none where they are not wanted, or without access to the
+/// API.
+pub(crate) fn cluster_client() -> Option<(Client, AgentPod)> {
+    if !has_cluster_routes() {
+        return None;
+    }
+    let (client, node) = client()?;
+    let namespace = client.default_namespace().to_owned();
+    let owner = variable("POD_NAME").zip(variable("POD_UID"));
+    Some((client, AgentPod { node, namespace, owner }))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Begins to follow the pods of this node.

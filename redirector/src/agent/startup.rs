@@ -34,6 +34,7 @@ use crate::{
         standby::Inheritance,
         state::{
             agent_state::{AgentParts, AgentState},
+            cluster_routes::ClusterRoutes,
             config_state::ConfigState,
             former_pools::{self, FormerPools},
             reconciler::{Reconciler, ReconcilerParts},
@@ -45,11 +46,12 @@ use crate::{
     control::{Command, HandOver, Handle, Limits, Server},
     datapath::{self, Datapath, DatapathError, DecisionLog, Preloaded},
     dns::{self, BoundShim, ShimSettings},
+    error::error_chain,
     host,
     net::InheritedSockets,
     observe::{Admin, Metrics},
     route::RouteSet,
-    state::{OpenedState, State},
+    state::{Leases, OpenedState, State},
 };
 
 /// How long the control server waits for a reply of the event loop.
@@ -150,6 +152,8 @@ async fn build(
     let path = config_state.path().to_owned();
     let routes = RouteSet::new(path, config.pool.clone(), config.routes.clone(), stored);
     leases.lease_all(routes.iter().map(|entry| &entry.route.source))?;
+    let mut cluster_routes = ClusterRoutes::open(&config.agent.state_dir, &config.pool);
+    let routes = with_cluster(routes, &mut leases, &mut cluster_routes);
 
     // Early: the API server may need a while for its first list.
     let has_followed = inheritance.pods.is_some();
@@ -202,6 +206,7 @@ async fn build(
     let mut state = AgentState::new(AgentParts {
         reconciler,
         pods,
+        cluster_routes,
         interception,
         events,
         config: config_state,
@@ -231,6 +236,23 @@ async fn build(
         held,
         unused: unused.names(),
     })
+}
+
+/// The routes with those of the cluster, unless the pool is too small for these: the others must
+/// not be lost for them.
+fn with_cluster(
+    routes: RouteSet,
+    leases: &mut Leases,
+    cluster_routes: &mut ClusterRoutes,
+) -> RouteSet {
+    let all = routes.clone().with_cluster(cluster_routes.routes());
+    match leases.lease_all(all.iter().map(|entry| &entry.route.source)) {
+        Ok(()) => all,
+        Err(error) => {
+            cluster_routes.set_refused(Some(error_chain(&error)));
+            routes
+        }
+    }
 }
 
 fn open_datapath(config: &Config, preloaded: Option<Preloaded>) -> anyhow::Result<Datapath> {

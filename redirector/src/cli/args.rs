@@ -6,8 +6,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{
     commands::{
-        check, config, events, explain, generate, ready, reload, route, run, status, top, unload,
-        verify,
+        check, config, controller, events, explain, generate, ready, reload, route, run, status,
+        top, unload, verify,
     },
     context::Context,
     exit::{self, Exit},
@@ -72,6 +72,8 @@ enum Verb {
     /// Check or print the configuration
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Compile the routes of a Kubernetes cluster for its agents
+    Controller(controller::Controller),
     /// Detach the programs and remove everything the agent left in the kernel
     Unload(unload::Unload),
     /// Print shell completions
@@ -120,6 +122,7 @@ fn run(cli: Cli, env: &mut Env<'_>) -> Exit {
         Verb::Events(verb) => verb.run(env, &context),
         Verb::Top(verb) => verb.run(env, &context),
         Verb::Config(verb) => verb.run(env, &context),
+        Verb::Controller(verb) => verb.run(env),
         Verb::Unload(verb) => verb.run(env, &context),
         Verb::Completions(verb) => verb.run(env, command()),
         Verb::Man(verb) => verb.run(env, command()),

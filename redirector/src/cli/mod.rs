@@ -11,6 +11,7 @@ mod event_text;
 mod exit;
 mod findings;
 pub mod io;
+mod log_args;
 mod output;
 mod route_tables;
 mod status_source;

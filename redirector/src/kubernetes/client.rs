@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kube::{Config, config::InClusterError};
+use kube::{
+    Config,
+    config::{InClusterError, InferConfigError},
+};
 use tokio::time::timeout;
 
 /// How long the API server may take to accept a connection.
@@ -21,6 +24,12 @@ pub enum ApiError {
     /// The client cannot be made.
     #[error("failed to prepare requests to the API server")]
     Client(#[source] kube::Error),
+    /// The kubeconfig is unusable, and this is no pod.
+    #[error("failed to find the cluster: set KUBECONFIG, or run this in a pod")]
+    Kubeconfig(#[from] InferConfigError),
+    /// The custom resources are missing.
+    #[error("this cluster has no RedirectRoutes: install the chart with `controller.enabled`")]
+    NoRoutes,
     /// There was no answer.
     #[error("the API server does not answer {what} within {} s", limit.as_secs())]
     Silent {
@@ -73,6 +82,16 @@ impl ApiError {
         self.code() == Some(410)
     }
 
+    /// Whether the object, or its kind, does not exist.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The same, if it is not that the API server does not know our kinds.
+    pub(crate) fn of_resource(self) -> Self {
+        if self.is_missing() { Self::NoRoutes } else { self }
+    }
+
     /// Whether another writer was faster.
     pub(crate) fn is_conflict(&self) -> bool {
         self.code() == Some(409)
@@ -88,6 +107,15 @@ pub fn of_pod() -> Option<Result<kube::Client, ApiError>> {
         return None;
     }
     Some(Config::incluster().map_err(ApiError::from).and_then(client))
+}
+
+/// The client of the kubeconfig, or else of this pod.
+///
+/// # Errors
+///
+/// If there is neither, or it is unusable.
+pub async fn infer() -> Result<kube::Client, ApiError> {
+    client(Config::infer().await?)
 }
 
 /// A client with limits that fit watches.

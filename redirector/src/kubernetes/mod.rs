@@ -13,7 +13,9 @@ mod follow;
 mod pod;
 mod taint;
 
-pub use client::{ApiError, of_pod};
+pub(crate) use client::answer;
+pub use client::{ApiError, infer, of_pod};
+pub(crate) use follow::Follow;
 pub use follow::Followed;
 pub use pod::{Pod, Pods, follow};
 pub use taint::{TAINT, remove_taint};

@@ -1,4 +1,5 @@
-//! The routes in effect: the file's, overlaid by those of the command line and of imports.
+//! The routes in effect: the cluster's, overlaid by the file's, and those by the ones of the
+//! command line and of imports. What is closer to the node hides what is farther away.
 //!
 //! A [`RouteSet`] is a value. A change of one route is an [`Edit`], which is saved and then
 //! applied. A change of many is made in a clone of the set; the difference is saved, and then the
@@ -22,14 +23,17 @@ use super::{
 };
 use crate::pool::Pool;
 
-/// The routes of the configuration file and of the store.
+/// The routes of the cluster, the configuration file and the store.
 #[derive(Clone, Debug)]
 pub struct RouteSet {
     path: PathBuf,
     pool: Pool,
-    file: BTreeMap<SourceName, Route>,
+    /// Those of the file, and of the cluster where the file has none.
+    base: StoredRoutes,
+    /// Those of the cluster that the file hides.
+    hidden: BTreeMap<SourceName, Route>,
     stored: StoredRoutes,
-    /// How many stored routes hide one of the file.
+    /// How many stored routes hide one of the base.
     hiding: usize,
 }
 
@@ -40,7 +44,7 @@ pub struct EffectiveRoute<'s> {
     pub route: &'s Route,
     /// Where it comes from.
     pub origin: RouteOrigin,
-    /// The file's route of the same source, which this one hides.
+    /// The route of the same source in the file or the cluster, which this one hides.
     pub hides: Option<&'s Route>,
 }
 
@@ -74,6 +78,15 @@ pub enum RouteSetError {
         /// The configuration file.
         file: PathBuf,
     },
+    /// The route is the cluster's.
+    #[error(
+        "the route of `{source_name}` is the cluster's: remove it by `redirector route remove \
+        --cluster {source_name}` or `kubectl delete redirectroute`"
+    )]
+    InCluster {
+        /// The source.
+        source_name: SourceName,
+    },
     /// Replacing everything would have to remove routes of the file.
     #[error("{} has `{}`, which an import can't remove: edit that file, or import without \
         --replace", file.display(), sources.join("`, `"))]
@@ -99,59 +112,81 @@ fn of_file(origin: RouteOrigin, file: &Path) -> String {
     if origin == RouteOrigin::File { format!(" {}", file.display()) } else { String::new() }
 }
 
+fn based(origin: RouteOrigin, route: Route) -> (SourceName, StoredRoute) {
+    (route.source.clone(), StoredRoute { origin, route })
+}
+
+fn effective<'s>(stored: &'s StoredRoute, base: Option<&'s StoredRoute>) -> EffectiveRoute<'s> {
+    let StoredRoute { origin, route } = stored;
+    EffectiveRoute { route, origin: *origin, hides: base.map(|based| &based.route) }
+}
+
 impl RouteSet {
     /// The routes of the configuration file at `path`, whose sources are distinct, and those of the
     /// store.
     pub fn new(path: PathBuf, pool: Pool, routes: Vec<Route>, stored: StoredRoutes) -> Self {
-        let file = routes.into_iter().map(|route| (route.source.clone(), route)).collect();
-        let mut set = Self { path, pool, file, stored, hiding: 0 };
+        let base = routes.into_iter().map(|route| based(RouteOrigin::File, route)).collect();
+        let hidden = BTreeMap::new();
+        let mut set = Self { path, pool, base, hidden, stored, hiding: 0 };
         set.count();
         set
     }
 
     /// The same with other routes in the file: a reload.
     pub fn with_file(&self, pool: Pool, routes: Vec<Route>) -> Self {
+        let of_cluster = self.base.values().filter(|based| based.origin == RouteOrigin::Cluster);
+        let cluster = of_cluster.map(|based| &based.route).chain(self.hidden.values()).cloned();
         Self::new(self.path.clone(), pool, routes, self.stored.clone())
+            .with_cluster(cluster.collect())
+    }
+
+    /// The same with other routes of the cluster, whose sources are distinct and which lie outside
+    /// of the pool.
+    #[must_use]
+    pub fn with_cluster(mut self, routes: Vec<Route>) -> Self {
+        self.base.retain(|_, based| based.origin != RouteOrigin::Cluster);
+        let (hidden, shown): (Vec<_>, Vec<_>) =
+            routes.into_iter().partition(|route| self.base.contains_key(&route.source));
+        self.hidden = hidden.into_iter().map(|route| (route.source.clone(), route)).collect();
+        self.base.extend(shown.into_iter().map(|route| based(RouteOrigin::Cluster, route)));
+        self.count();
+        self
     }
 
     /// Every route in effect, in the order of the sources.
     pub fn iter(&self) -> impl Iterator<Item = EffectiveRoute<'_>> {
-        let (mut file, mut stored) = (self.file.iter().peekable(), self.stored.iter().peekable());
+        let (mut base, mut stored) = (self.base.iter().peekable(), self.stored.iter().peekable());
         std::iter::from_fn(move || {
             let next_stored = stored.peek().map(|(source, _)| *source);
-            // The file's are those below the next stored one; one of the same source is hidden by
+            // The base's are those below the next stored one; one of the same source is hidden by
             // it.
-            if let Some((source, route)) =
-                file.next_if(|(source, _)| next_stored.is_none_or(|stored| *source <= stored))
+            if let Some((source, based)) =
+                base.next_if(|(source, _)| next_stored.is_none_or(|stored| *source <= stored))
                 && next_stored != Some(source)
             {
-                return Some(EffectiveRoute { route, origin: RouteOrigin::File, hides: None });
+                return Some(effective(based, None));
             }
-            let (source, StoredRoute { origin, route }) = stored.next()?;
-            Some(EffectiveRoute { route, origin: *origin, hides: self.file.get(source) })
+            let (source, stored) = stored.next()?;
+            Some(effective(stored, self.base.get(source)))
         })
     }
 
     /// How many routes are in effect.
     pub fn len(&self) -> usize {
-        self.file.len() + self.stored.len() - self.hiding
+        self.base.len() + self.stored.len() - self.hiding
     }
 
     /// Whether no route is in effect.
     pub fn is_empty(&self) -> bool {
-        self.file.is_empty() && self.stored.is_empty()
+        self.base.is_empty() && self.stored.is_empty()
     }
 
     /// The route of a source.
     pub fn get(&self, source: &SourceName) -> Option<EffectiveRoute<'_>> {
-        let file = self.file.get(source);
+        let base = self.base.get(source);
         match self.stored.get(source) {
-            Some(stored) => {
-                Some(EffectiveRoute { route: &stored.route, origin: stored.origin, hides: file })
-            }
-            None => {
-                file.map(|route| EffectiveRoute { route, origin: RouteOrigin::File, hides: None })
-            }
+            Some(stored) => Some(effective(stored, base)),
+            None => base.map(|based| effective(based, None)),
         }
     }
 
@@ -198,7 +233,8 @@ impl RouteSet {
 
     /// The edit that changes a route; `None` when the route is like that already, and then it keeps
     /// its origin.
-    /// The file's route is not changed but hidden by one that is kept in the store.
+    /// A route of the file or the cluster is not changed but hidden by one that is kept in the
+    /// store.
     ///
     /// # Errors
     /// When there is none, or it would not be valid.
@@ -217,20 +253,26 @@ impl RouteSet {
         Ok(Some(Edit { source: source.clone(), before: self.stored.get(source).cloned(), after }))
     }
 
-    /// The edit that removes a stored route. A route of the file that it hides takes effect again;
-    /// one that only the file has is refused.
+    /// The edit that removes a stored route. A route of the file or the cluster that it hides takes
+    /// effect again; one that only these have is refused.
     ///
     /// # Errors
-    /// When there is none, or only the file has it.
+    /// When there is none, or only the file or the cluster has it.
     pub fn plan_remove(&self, source: &SourceName) -> Result<Edit, RouteSetError> {
         match self.stored.get(source) {
             Some(stored) => {
                 Ok(Edit { source: source.clone(), before: Some(stored.clone()), after: None })
             }
-            None if self.file.contains_key(source) => {
-                Err(RouteSetError::InFile { source_name: source.clone(), file: self.path.clone() })
-            }
-            None => Err(self.unknown(source)),
+            None => Err(match self.base.get(source).map(|based| based.origin) {
+                Some(RouteOrigin::Cluster) => {
+                    RouteSetError::InCluster { source_name: source.clone() }
+                }
+                Some(_) => {
+                    let file = self.path.clone();
+                    RouteSetError::InFile { source_name: source.clone(), file }
+                }
+                None => self.unknown(source),
+            }),
         }
     }
 
@@ -240,14 +282,14 @@ impl RouteSet {
             Some(route) => self.stored.insert(edit.source.clone(), route).is_some(),
             None => self.stored.remove(&edit.source).is_some(),
         };
-        if self.file.contains_key(&edit.source) {
+        if self.base.contains_key(&edit.source) {
             self.hiding = self.hiding + usize::from(self.stored.contains_key(&edit.source))
                 - usize::from(before);
         }
     }
 
     fn count(&mut self) {
-        self.hiding = self.stored.keys().filter(|source| self.file.contains_key(*source)).count();
+        self.hiding = self.stored.keys().filter(|source| self.base.contains_key(*source)).count();
     }
 
     /// Adds imported routes and returns the difference; `--dry-run` does this to a clone.
@@ -255,7 +297,7 @@ impl RouteSet {
     /// A route of another origin becomes an imported one where it differs, and is left alone where
     /// it does not.
     /// With `replace` the imported routes become the whole: stored routes that are not among them
-    /// go, and a route of the file that is not is an error.
+    /// go, and a route of the file that is not is an error. Those of the cluster stay.
     pub fn import(
         &mut self,
         routes: Vec<Route>,
@@ -268,10 +310,12 @@ impl RouteSet {
         if replace {
             let new: BTreeSet<_> = routes.iter().map(|route| &route.source).collect();
             let sources: Vec<_> = self
-                .file
-                .keys()
-                .filter(|source| !new.contains(source))
-                .map(ToString::to_string)
+                .base
+                .iter()
+                .filter(|(source, based)| {
+                    based.origin == RouteOrigin::File && !new.contains(source)
+                })
+                .map(|(source, _)| source.to_string())
                 .collect();
             if !sources.is_empty() {
                 return Err(RouteSetError::ReplaceFile { sources, file: self.path.clone() });

@@ -34,6 +34,46 @@ fn set(filed: &[&str]) -> RouteSet {
     )
 }
 
+#[test]
+fn a_cluster_route_hides_no_other() {
+    let mut set = set(&["a"]).with_cluster(vec![
+        route("a", "cluster.lb"),
+        route("b", "cluster.lb"),
+        route("c", "cluster.lb"),
+    ]);
+    set.add(route("d", "own.lb"), RouteOrigin::CommandLine).unwrap();
+    set.set(&name("c"), &to("own.lb")).unwrap();
+    let shown = |set: &RouteSet| {
+        let routes = set.iter().map(|entry| {
+            let to = RawRoute::from(entry.route).destination.to_string();
+            format!("{} {to} {}", entry.route.source, entry.origin)
+        });
+        routes.collect::<Vec<_>>()
+    };
+    let all = [
+        "a file.lb file",
+        "b cluster.lb cluster",
+        "c own.lb command line",
+        "d own.lb command line",
+    ];
+    assert_eq!(shown(&set), all);
+    assert_eq!(set.len(), 4);
+    let refused = set.plan_remove(&name("b")).unwrap_err();
+    assert!(matches!(refused, RouteSetError::InCluster { .. }), "{refused}");
+    // The file gives up its route, and the one that it hid takes effect.
+    let next = set.with_file(Pool::default(), vec![]);
+    assert_eq!(shown(&next)[0], "a cluster.lb cluster");
+    // An import replaces the routes of this node only.
+    let mut imported = next.clone();
+    imported.import(vec![route("e", "lb")], true).unwrap();
+    let sources: Vec<_> = imported.iter().map(|entry| entry.route.source.to_string()).collect();
+    assert_eq!(sources, ["a", "b", "c", "e"]);
+    // Without the cluster's routes, those that hid them stay.
+    let own = next.with_cluster(vec![]);
+    assert_eq!(shown(&own), ["c own.lb command line", "d own.lb command line"]);
+    assert_eq!(own.len(), 2);
+}
+
 /// What commands do.
 trait Commands {
     fn add(&mut self, route: Route, origin: RouteOrigin) -> Result<(), RouteSetError>;

@@ -1,5 +1,5 @@
 //! An API server of Kubernetes on the node, as far as an agent uses it: the pods and the taints of
-//! one node, over TLS, for one token.
+//! one node, route slices and the node's report, over TLS, for one token.
 
 use std::{
     collections::BTreeMap,
@@ -27,14 +27,21 @@ const TOKEN: &str = "a-token";
 /// Where the kubelet mounts it.
 const ACCOUNT: &str = "/run/secrets/kubernetes.io/serviceaccount";
 
+const PODS: &str = "/api/v1/pods";
+const SLICES: &str = "/apis/redirector.dev/v1alpha1/namespaces/kube-system/redirectrouteslices";
+const REPORT: &str = "/apis/redirector.dev/v1alpha1/namespaces/kube-system/redirectnodes/node1";
+
 type Session = StreamOwned<ServerConnection, TcpStream>;
 
 #[derive(Default)]
 struct State {
     version: u64,
     pods: BTreeMap<String, Value>,
-    /// What watches send, with the version from which on it is new.
-    events: Vec<(u64, Value)>,
+    slices: BTreeMap<String, Value>,
+    /// What watches of a kind send, with the version from which on it is new.
+    events: Vec<(u64, &'static str, Value)>,
+    /// What the agent has reported, the last one last.
+    reports: Vec<Value>,
     taints: Vec<Value>,
     patches: usize,
 }
@@ -116,7 +123,33 @@ impl FakeApi {
         });
         let version = state.version;
         state.pods.insert(uid.to_owned(), pod.clone());
-        state.events.push((version, json!({"type": "ADDED", "object": pod})));
+        state.events.push((version, PODS, json!({"type": "ADDED", "object": pod})));
+    }
+
+    /// The controller has written a slice with these routes, by the names of their RedirectRoutes.
+    pub(crate) fn put_slice(&self, name: &str, revision: i64, routes: &[(&str, Value)]) {
+        let mut state = self.state.lock();
+        state.version += 1;
+        let routes: Vec<_> = routes
+            .iter()
+            .map(|(name, route)| {
+                json!({"name": name, "generation": 1, "revision": revision, "route": route})
+            })
+            .collect();
+        let slice = json!({
+            "apiVersion": "redirector.dev/v1alpha1",
+            "kind": "RedirectRouteSlice",
+            "metadata": {"name": name, "resourceVersion": state.version.to_string()},
+            "spec": {"revision": revision, "reportWithinSeconds": 1, "routes": routes},
+        });
+        let version = state.version;
+        state.slices.insert(name.to_owned(), slice.clone());
+        state.events.push((version, SLICES, json!({"type": "MODIFIED", "object": slice})));
+    }
+
+    /// The last report of the node.
+    pub(crate) fn report(&self) -> Option<Value> {
+        self.state.lock().reports.last().cloned()
     }
 
     /// The version that watches know is too old from now on.
@@ -125,7 +158,7 @@ impl FakeApi {
         state.version += 1;
         let status = json!({"kind": "Status", "code": 410, "message": "too old resource version"});
         let version = state.version;
-        state.events.push((version, json!({"type": "ERROR", "object": status})));
+        state.events.push((version, PODS, json!({"type": "ERROR", "object": status})));
     }
 
     /// Ends every connection, and accepts no other one.
@@ -201,23 +234,29 @@ fn serve(
     let parameter =
         |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     match (method, path) {
-        ("GET", "/api/v1/pods")
-            if parameter("fieldSelector") != Some(&format!("spec.nodeName%3D{NODE}")) =>
-        {
+        ("GET", PODS) if parameter("fieldSelector") != Some(&format!("spec.nodeName%3D{NODE}")) => {
             reply(&mut session, 403, &json!({"message": "only the pods of one node"}));
         }
-        ("GET", "/api/v1/pods") if parameter("watch") == Some("true") => {
+        ("GET", PODS) if parameter("watch") == Some("true") => {
             let from = parameter("resourceVersion").unwrap().parse().unwrap();
-            watch(&mut session, state, from, ends);
+            watch(&mut session, state, (PODS, from), ends);
         }
-        ("GET", "/api/v1/pods") => {
-            let list = {
-                let state = state.lock();
-                let version = state.version.to_string();
-                let items: Vec<_> = state.pods.values().cloned().collect();
-                json!({"metadata": {"resourceVersion": version}, "items": items})
-            };
+        ("GET", PODS) => {
+            let list = list(&state.lock(), |state| &state.pods);
             reply(&mut session, 200, &list);
+        }
+        ("GET", SLICES) if parameter("watch") == Some("true") => {
+            let from = parameter("resourceVersion").unwrap().parse().unwrap();
+            watch(&mut session, state, (SLICES, from), ends);
+        }
+        ("GET", SLICES) => {
+            let list = list(&state.lock(), |state| &state.slices);
+            reply(&mut session, 200, &list);
+        }
+        ("PATCH", REPORT) => {
+            let report: Value = serde_json::from_slice(&body).unwrap();
+            state.lock().reports.push(report.clone());
+            reply(&mut session, 200, &report);
         }
         ("GET", "/api/v1/nodes/node1") => {
             let taints = state.lock().taints.clone();
@@ -241,6 +280,11 @@ fn serve(
     }
 }
 
+fn list(state: &State, objects: fn(&State) -> &BTreeMap<String, Value>) -> Value {
+    let items: Vec<_> = objects(state).values().cloned().collect();
+    json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items})
+}
+
 fn reply(session: &mut Session, status: u16, body: &Value) {
     let body = body.to_string();
     let head = format!(
@@ -253,8 +297,13 @@ fn reply(session: &mut Session, status: u16, body: &Value) {
     let _ = session.flush();
 }
 
-/// Sends what is newer than `from`, until the server ends.
-fn watch(session: &mut Session, state: &Mutex<State>, mut from: u64, ends: &[Arc<AtomicBool>; 2]) {
+/// Sends what is newer than `from` of a kind, until the server ends.
+fn watch(
+    session: &mut Session,
+    state: &Mutex<State>,
+    (kind, mut from): (&'static str, u64),
+    ends: &[Arc<AtomicBool>; 2],
+) {
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut write =
         |text: String| session.write_all(text.as_bytes()).and_then(|()| session.flush()).is_ok();
@@ -262,9 +311,10 @@ fn watch(session: &mut Session, state: &Mutex<State>, mut from: u64, ends: &[Arc
     while alive && !ends.iter().any(|end| end.load(Ordering::Relaxed)) {
         let new: Vec<_> = {
             let state = state.lock();
-            state.events.iter().filter(|(version, _)| *version > from).cloned().collect()
+            let of_kind = state.events.iter().filter(|(_, of, _)| *of == kind);
+            of_kind.filter(|(version, ..)| *version > from).cloned().collect()
         };
-        for (version, event) in new {
+        for (version, _, event) in new {
             let line = format!("{event}\n");
             alive = alive && write(format!("{:x}\r\n{line}\r\n", line.len()));
             from = version;

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use serde_json::json;
 use testbed::{Rig, Sandbox, packages, process, service::Service, workspace};
 
@@ -27,7 +28,7 @@ pub struct ControlPlane {
     folder: PathBuf,
     sandbox: Sandbox,
     // The API server ends before its store.
-    _api: Service,
+    api: Service,
     _etcd: Service,
 }
 
@@ -49,7 +50,7 @@ impl ControlPlane {
         api.wait_ready(READY_LIMIT, || {
             Ok(kubectl.run(&["get", "--raw", "/readyz"])?.status.success())
         })?;
-        Ok(Self { kubectl, folder, sandbox, _api: api, _etcd: etcd })
+        Ok(Self { kubectl, folder, sandbox, api, _etcd: etcd })
     }
 
     /// kubectl, as an administrator.
@@ -62,9 +63,24 @@ impl ControlPlane {
         self.folder.join("kubeconfig")
     }
 
+    /// The certificate that programs must trust.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join("pki/apiserver.crt")
+    }
+
     /// Where it runs.
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
+    }
+
+    /// Makes the API server answer nobody, or again.
+    pub fn set_silent(&self, silent: bool) -> Result<()> {
+        self.api.signal(if silent { Signal::STOP } else { Signal::CONT })
+    }
+
+    /// The API server's pid.
+    pub fn api_pid(&self) -> u32 {
+        self.api.pid()
     }
 
     /// The scheduler and the controllers.

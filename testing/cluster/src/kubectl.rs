@@ -50,6 +50,13 @@ impl Kubectl {
         done.with_context(|| format!("failed to apply\n{objects}")).map(drop)
     }
 
+    /// `kubectl create --raw`, for what has no command of its own. Returns the answer.
+    pub fn create_raw(&self, path: &str, object: &str) -> Result<String> {
+        let words = ["create", "--raw", path, "-f", "-"];
+        let done = self.run_with_input(&words, object)?.success();
+        Ok(done.with_context(|| format!("failed to create {path}"))?.stdout)
+    }
+
     fn run_with_input(&self, words: &[&str], input: &str) -> Result<Finished> {
         let mut command = self.sandbox.command(&self.program);
         command.env("KUBECONFIG", &self.kubeconfig).args(words);

@@ -14,9 +14,15 @@ import yaml
 
 KINDS = {
     "v1": {"configmaps": "ConfigMap", "pods": "Pod", "serviceaccounts": "ServiceAccount"},
-    "apps/v1": {"daemonsets": "DaemonSet"},
+    "apiextensions.k8s.io/v1": {"customresourcedefinitions": "CustomResourceDefinition"},
+    "admissionregistration.k8s.io/v1": {
+        "validatingadmissionpolicies": "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding"},
+    "apps/v1": {"daemonsets": "DaemonSet", "deployments": "Deployment"},
+    "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
     "rbac.authorization.k8s.io/v1": {
-        "clusterroles": "ClusterRole", "clusterrolebindings": "ClusterRoleBinding"},
+        "clusterroles": "ClusterRole", "clusterrolebindings": "ClusterRoleBinding",
+        "roles": "Role", "rolebindings": "RoleBinding"},
     "monitoring.coreos.com/v1": {"podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"},
 }
 
@@ -50,7 +56,7 @@ class Api(http.server.BaseHTTPRequestHandler):
         elif version in KINDS:
             self.answer({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version,
                          "resources": [
-                             {"name": name, "singularName": "", "namespaced": not name.startswith("cluster"), "kind": kind,
+                             {"name": name, "singularName": "", "namespaced": not name.startswith(("cluster", "custom", "validating")), "kind": kind,
                               "verbs": ["create", "get", "list", "patch"]}
                              for name, kind in KINDS[version].items()]})
         else:

@@ -116,10 +116,13 @@ impl Rendered {
             .unwrap_or_else(|| panic!("no {name} was rendered"))
     }
 
-    /// The objects that Kubernetes itself knows.
-    pub(crate) fn of_kubernetes(&self) -> Vec<Value> {
+    /// The objects that Kubernetes 1.`minor` itself knows. The chart asks for the version of a
+    /// policy before it makes one.
+    pub(crate) fn of_kubernetes(&self, minor: u32) -> Vec<Value> {
         let own = |object: &&Value| {
-            !object["apiVersion"].as_str().unwrap().starts_with("monitoring.coreos.com/")
+            let version = object["apiVersion"].as_str().unwrap();
+            let is_newer = minor < 30 && version.starts_with("admissionregistration.k8s.io/");
+            !is_newer && !version.starts_with("monitoring.coreos.com/")
         };
         self.objects.iter().filter(own).cloned().collect()
     }

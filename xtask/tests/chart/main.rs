@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testbed::workspace;
 
 /// The files of values in the chart's `ci`, each for another shape.
-const VALUES: [&str; 3] = ["manifest", "everything", "unload"];
+const VALUES: [&str; 4] = ["manifest", "everything", "cluster", "unload"];
 /// The newest versions of Kubernetes, by their minor numbers.
 const VERSIONS: std::ops::RangeInclusive<u32> = 29..=37;
 
@@ -50,19 +50,97 @@ fn the_manifest_is_what_the_chart_renders() {
     );
 }
 
-/// Kustomize reads no file outside of its folder, so its base is a copy.
+/// Kustomize reads no file outside of its folder, so its bases are copies.
 #[test]
-fn the_base_of_kustomize_is_the_manifest() {
-    const BASE: &str = "deploy/kustomize/base/redirector.yaml";
-    let rendered = render(Some("manifest")).text_without_tests();
-    if std::env::var_os("REDIRECTOR_BLESS").is_some() {
-        fs::write(workspace::root().join(BASE), &rendered).unwrap();
-        return;
+fn the_bases_of_kustomize_are_what_the_chart_renders() {
+    for (base, values) in [("base", "manifest"), ("cluster", "cluster")] {
+        let base = format!("deploy/kustomize/{base}/redirector.yaml");
+        let rendered = render(Some(values)).text_without_tests();
+        if std::env::var_os("REDIRECTOR_BLESS").is_some() {
+            fs::write(workspace::root().join(&base), &rendered).unwrap();
+            continue;
+        }
+        assert!(
+            read(&base) == rendered,
+            "{base} differs from the chart: REDIRECTOR_BLESS=1 cargo test -p xtask --test chart"
+        );
     }
-    assert!(
-        read(BASE) == rendered,
-        "{BASE} differs from the chart: REDIRECTOR_BLESS=1 cargo test -p xtask --test chart"
+}
+
+#[test]
+fn the_controller_has_the_least_rights_and_two_replicas() {
+    assert!(render(None).objects_of_kind("Deployment").is_empty());
+    let rendered = render(Some("cluster"));
+    let spec = |kind: &str| {
+        let named = rendered.objects_of_kind(kind).into_iter();
+        let mut named =
+            named.filter(|object| object["metadata"]["name"] == "redirector-controller");
+        named.next().unwrap_or_else(|| panic!("no {kind}")).clone()
+    };
+    let deployment = spec("Deployment");
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!((&pod["hostNetwork"], &pod["volumes"]), (&Value::Null, &Value::Null));
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    let container = &pod["containers"][0];
+    assert_eq!(container["args"], json!(["controller"]));
+    assert_eq!(container["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    assert_eq!(spec("PodDisruptionBudget")["spec"]["maxUnavailable"], 1);
+    let status = &spec("ClusterRole")["rules"];
+    assert_eq!(status[0]["verbs"], json!(["list", "watch"]));
+    assert_eq!(status[1]["resources"], json!(["redirectroutes/status"]));
+    assert_eq!(status.as_array().map(Vec::len), Some(2));
+    let roles = rendered.objects_of_kind("Role");
+    let agent = roles.iter().find(|role| role["metadata"]["name"] == "redirector").unwrap();
+    let (group, slices) = (["redirector.dev"], ["redirectrouteslices"]);
+    let rules = [
+        json!({"apiGroups": group, "resources": slices, "verbs": ["list", "watch"]}),
+        json!({"apiGroups": group, "resources": ["redirectnodes"], "verbs": ["create", "patch"]}),
+    ];
+    assert_eq!(agent["rules"], json!(rules));
+    let refused = helm::try_render(&json!({
+        "controller": {"enabled": true}, "api": {"enabled": false}
+    }));
+    assert!(refused.unwrap_err().contains("controller.enabled needs api.enabled"));
+}
+
+/// Where Kubernetes has such policies. By hand, the expression was evaluated for a token with this
+/// node, another node and none.
+#[test]
+fn an_agent_writes_the_report_of_its_own_node_only() {
+    let kind = "ValidatingAdmissionPolicy";
+    assert!(render(Some("cluster")).objects_of_kind(kind).is_empty());
+    let rendered = render(Some("everything"));
+    let policy = &rendered.objects_of_kind(kind)[0]["spec"];
+    let agent = rendered.of_kind("DaemonSet")["spec"]["template"]["spec"].clone();
+    let account = agent["serviceAccountName"].as_str().unwrap();
+    let by = policy["matchConditions"][0]["expression"].as_str().unwrap();
+    let user = format!("'system:serviceaccount:kube-system:{account}'");
+    assert_eq!(by, format!("request.userInfo.username == {user}"));
+    assert_eq!(
+        policy["matchConstraints"]["resourceRules"][0]["resources"],
+        json!(["redirectnodes"])
     );
+    let rule = policy["validations"][0]["expression"].as_str().unwrap();
+    assert!(rule.ends_with("node-name'][0] == object.metadata.name"), "{rule}");
+    let bindings = rendered.objects_of_kind("ValidatingAdmissionPolicyBinding");
+    assert_eq!(bindings[0]["spec"]["validationActions"], json!(["Deny"]));
+}
+
+/// The definitions are those of the binary, which stay after `helm uninstall`.
+#[test]
+fn the_custom_resources_are_rendered_and_kept() {
+    let rendered = render(Some("cluster"));
+    let definitions = rendered.objects_of_kind("CustomResourceDefinition");
+    assert_eq!(definitions.len(), 3);
+    for definition in definitions {
+        let annotations = &definition["metadata"]["annotations"];
+        assert_eq!(annotations["helm.sh/resource-policy"], "keep", "{definition}");
+    }
+    let route = rendered.named("redirectroutes.redirector.dev");
+    let spec = &route["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let rules = spec["x-kubernetes-validations"].as_array().unwrap();
+    assert_eq!(rules[0]["rule"], "has(self.destination) != has(self.addresses)");
 }
 
 #[test]
@@ -107,14 +185,15 @@ fn the_example_of_a_network_policy_fits_the_schemas() {
 #[test]
 fn every_rendered_object_fits_the_schemas_of_kubernetes() {
     for values in VALUES {
-        let objects = render(Some(values)).of_kubernetes();
-        assert!(objects.len() >= 3, "{values}");
+        let rendered = render(Some(values));
         for minor in VERSIONS {
+            let objects = rendered.of_kubernetes(minor);
+            assert!(objects.len() >= 3, "{values}");
             validate(&objects, minor)
                 .unwrap_or_else(|error| panic!("{values}, 1.{minor}: {error}"));
         }
     }
-    let mut wrong = render(None).of_kubernetes();
+    let mut wrong = render(None).of_kubernetes(34);
     let daemonset = wrong.iter_mut().find(|object| object["kind"] == "DaemonSet").unwrap();
     daemonset["spec"]["template"]["spec"]["hostNetwerk"] = json!(true);
     let error = validate(&wrong, 34).unwrap_err();
@@ -265,7 +344,9 @@ fn the_authorities_come_from_the_host_or_a_config_map() {
 #[test]
 fn the_role_has_what_the_values_ask_for_and_no_more() {
     let rules = |rendered: &Rendered| {
-        rendered.objects_of_kind("ClusterRole").first().map(|role| role["rules"].clone())
+        let roles = rendered.objects_of_kind("ClusterRole");
+        let agent = roles.iter().find(|role| role["metadata"]["name"] == "redirector");
+        agent.map(|role| role["rules"].clone())
     };
     let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]});
     let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]});

@@ -1,5 +1,6 @@
 //! Changes of the routes: commands, imports, rollbacks and reloads.
 
+pub(crate) mod cluster;
 pub(crate) mod commands;
 mod history;
 mod imports;

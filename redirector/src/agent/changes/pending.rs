@@ -35,6 +35,8 @@ pub(crate) enum Completion {
     None,
     /// Finish startup.
     Started,
+    /// Report the cluster's routes.
+    Cluster,
     /// Reply to the change of one route.
     Changed(Reply<api::Changed>, ChangeKind, SourceName),
     /// Reply to a rollback.

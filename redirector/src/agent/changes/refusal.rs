@@ -15,6 +15,7 @@ pub(crate) fn refusal(error: RouteSetError) -> ApiError {
     let code = match &error {
         RouteSetError::Exists { .. }
         | RouteSetError::InFile { .. }
+        | RouteSetError::InCluster { .. }
         | RouteSetError::ReplaceFile { .. } => ErrorCode::Conflict,
         RouteSetError::Unknown { .. } => ErrorCode::NotFound,
         RouteSetError::Problems(_) => ErrorCode::Invalid,

@@ -3,6 +3,7 @@
 use crate::{
     agent::{
         changes::pending::Completion,
+        pods,
         state::agent_state::AgentState,
         views::{
             self,
@@ -20,11 +21,15 @@ use crate::{
 /// The most routes whose problems the reply to an import has: each is read from the kernel.
 const MAX_WARNED: usize = 100;
 
+/// What a caller on one node of a cluster may not know.
+const LOCAL: &str = "this route is on this node only: `redirector route add --cluster` or a \
+    RedirectRoute is for all nodes";
+
 /// Sends the reply of a completion that has one. A client that is gone does not receive it; its
 /// change stands.
 pub(crate) fn send(state: &AgentState, completion: Completion) {
     match completion {
-        Completion::None | Completion::Started => {}
+        Completion::None | Completion::Started | Completion::Cluster => {}
         Completion::Changed(reply, kind, source) => {
             drop(reply.send(changed(state, kind, source)));
         }
@@ -56,7 +61,10 @@ fn changed(
             format!("another caller has removed the route of {source} meanwhile"),
         ));
     }
-    let warnings = warnings(state, &source, &HostSearchList::new(SearchList::of_host));
+    let mut warnings = warnings(state, &source, &HostSearchList::new(SearchList::of_host));
+    if pods::is_in_cluster() && matches!(change, ChangeKind::Added | ChangeKind::Changed) {
+        warnings.push(LOCAL.to_owned());
+    }
     Ok(api::Changed { version: api::VERSION, change, source, route, warnings })
 }
 

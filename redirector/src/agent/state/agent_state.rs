@@ -17,6 +17,7 @@ use crate::{
         interception::Interception,
         process::lock::Locks,
         state::{
+            cluster_routes::ClusterRoutes,
             config_state::ConfigState,
             former_pools::FormerPools,
             healing::{Healing, Part},
@@ -42,6 +43,7 @@ pub(crate) struct AgentState {
     pub(crate) attachments: AttachManager,
     pub(crate) interfaces: InterfaceManager,
     pub(crate) pods: PodScope,
+    pub(crate) cluster_routes: ClusterRoutes,
     pub(crate) interception: Interception,
     pub(crate) events: EventFeed,
     pub(crate) config: ConfigState,
@@ -68,6 +70,7 @@ pub(crate) struct AgentState {
 pub(crate) struct AgentParts {
     pub(crate) reconciler: Reconciler,
     pub(crate) pods: PodScope,
+    pub(crate) cluster_routes: ClusterRoutes,
     pub(crate) interception: Interception,
     pub(crate) events: EventFeed,
     pub(crate) config: ConfigState,
@@ -87,6 +90,7 @@ impl AgentState {
             attachments: AttachManager::new(),
             interfaces: InterfaceManager::new(),
             pods: parts.pods,
+            cluster_routes: parts.cluster_routes,
             interception: parts.interception,
             events: parts.events,
             config: parts.config,
@@ -319,6 +323,11 @@ impl AgentState {
         self.on_cgroup_change();
         self.leave_out_pods();
         self.on_interface_change();
+    }
+
+    /// Reports the outcome of the cluster's routes on this node.
+    pub(crate) fn report_cluster_routes(&mut self) {
+        self.cluster_routes.report(&self.reconciler);
     }
 
     /// Interfaces of pods that are not redirected. A bridge may learn one's port later.

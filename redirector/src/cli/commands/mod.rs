@@ -5,6 +5,7 @@ mod check_destinations;
 mod check_interfaces;
 mod check_search_list;
 pub(crate) mod config;
+pub(crate) mod controller;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod generate;

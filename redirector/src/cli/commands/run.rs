@@ -1,9 +1,14 @@
 //! `redirector run`: the agent.
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::cli::{context::Context, exit::Exit, io::Env};
+use crate::cli::{
+    context::Context,
+    exit::Exit,
+    io::Env,
+    log_args::{LogArgs, LogFormat},
+};
 use crate::{
     agent::{self, WhenTaken},
     config::Accepted,
@@ -21,18 +26,8 @@ SIGHUP or a changed file reloads the configuration; a file with an error changes
 SIGTERM stops the agent; the programs stay in the kernel and keep redirecting. `redirector \
 unload` removes them. Without --standby or --take-over a second agent is refused.")]
 pub(crate) struct Run {
-    /// Log level: error, warn, info, debug, trace, or a filter such as redirector::dns=debug
-    #[arg(long, value_name = "LEVEL", env = "REDIRECTOR_LOG", default_value = "info")]
-    log_level: String,
-    /// Log format
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        env = "REDIRECTOR_LOG_FORMAT",
-        default_value_t = LogFormat::Text
-    )]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogArgs,
     /// If another agent runs, wait with its sockets until it ends or dies, and then take its place
     #[arg(long, conflicts_with = "take_over")]
     standby: bool,
@@ -45,20 +40,13 @@ pub(crate) struct Run {
     debug_datapath: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// Lines of text
-    Text,
-    /// One JSON object per line
-    Json,
-}
-
 impl Run {
     pub(crate) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
         // Read before logging starts: a broken file is reported as by every other command.
         let (mut accepted, errors) = Accepted::at_start(context.config())?;
         accepted.config.datapath.debug_flag = self.debug_datapath;
-        agent::start_logging(&self.log_level, self.log_format == LogFormat::Json, env.variable)
+        let LogArgs { log_level, log_format } = &self.log;
+        agent::start_logging(log_level, *log_format == LogFormat::Json, env.variable)
             .map_err(|error| Exit::Usage.because(error.to_string()))?;
         agent::prepare_memory();
         let runtime = tokio::runtime::Builder::new_multi_thread()

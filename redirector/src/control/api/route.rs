@@ -36,7 +36,7 @@ pub struct RouteView {
     pub source: Option<SourceName>,
     /// Its virtual address.
     pub vip: VipView,
-    /// Its origin: `file`, `command_line` or `import`; null without an agent.
+    /// Its origin: `cluster`, `file`, `command_line` or `import`; null without an agent.
     pub origin: Option<RouteOrigin>,
     /// Its definition, in the shape of `[[routes]]`; null without an agent.
     pub definition: Option<RawRoute>,

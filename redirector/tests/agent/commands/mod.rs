@@ -1,6 +1,7 @@
 //! The command line and the control API.
 
 mod change;
+mod cluster_routes;
 mod destinations;
 mod errors;
 mod events;

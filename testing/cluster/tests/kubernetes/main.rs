@@ -1,7 +1,10 @@
 //! What the product must do on a real Kubernetes. `cargo xtask kube` runs these tests.
 
+mod fleet;
+mod installed;
 mod load;
 mod pods;
+mod routes;
 mod stage;
 
 use std::time::{Duration, Instant};

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 
+use super::cluster;
 use crate::{
     cli::{context::Context, exit::Exit, io::Env, output::OutputArgs, route_tables},
     control::api::{ChangeKind, Changed},
-    route::{Field, RawDestination, RawRoute, Route, RoutePatch, SourceName},
+    route::{Field, RawDestination, RawRoute, Route, RouteOrigin, RoutePatch, SourceName},
 };
 
 /// What a route has besides its source and destination.
@@ -83,6 +84,9 @@ pub(crate) struct Add {
     destination: Vec<String>,
     #[command(flatten)]
     definition: Definition,
+    /// For every node of a Kubernetes cluster: makes a RedirectRoute, with the kubeconfig
+    #[arg(long)]
+    cluster: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -104,6 +108,9 @@ impl Add {
         // The agent checks the same; this reports it even if no agent runs.
         Route::try_from(route.clone())
             .map_err(|problems| Exit::Usage.because(problems.to_string()))?;
+        if self.cluster {
+            return cluster::add(env, output, &route, &self.source);
+        }
         let changed = context.ask(async |client| client.add(&route).await)?;
         print_change(env, output, &changed)
     }
@@ -192,17 +199,23 @@ impl Clearable {
 #[command(after_help = "Examples:
   redirector route remove artifactory.internal.company.net
 
-Removing an override restores the route of the configuration file. Routes of the file itself are \
-removed in the file.")]
+Removing an override restores the route of the configuration file or the cluster. Routes of the \
+file itself are removed in the file.")]
 pub(crate) struct Remove {
     /// The route's source
     source: SourceName,
+    /// Remove the RedirectRoute of a Kubernetes cluster, with the kubeconfig
+    #[arg(long)]
+    cluster: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 impl Remove {
     pub(super) fn run(self, env: &mut Env<'_>, context: &Context) -> anyhow::Result<Exit> {
+        if self.cluster {
+            return cluster::remove(env, self.output, &self.source);
+        }
         let changed = context.ask(async |client| client.remove(&self.source).await)?;
         print_change(env, self.output, &changed)
     }
@@ -227,9 +240,14 @@ fn render(env: &mut Env<'_>, changed: &Changed) -> std::io::Result<()> {
         ChangeKind::Changed => writeln!(env.out, "changed {source}: {live}"),
         ChangeKind::Unchanged => writeln!(env.out, "{source} is unchanged: {live}"),
         ChangeKind::Removed => writeln!(env.out, "removed {source}"),
-        ChangeKind::Restored => writeln!(
-            env.out,
-            "removed the override of {source}; the file's route applies again: {live}"
-        ),
+        ChangeKind::Restored => {
+            let is_cluster =
+                changed.route.as_ref().and_then(|route| route.origin) == Some(RouteOrigin::Cluster);
+            let whose = if is_cluster { "cluster" } else { "file" };
+            writeln!(
+                env.out,
+                "removed the override of {source}; the {whose}'s route applies again: {live}"
+            )
+        }
     }
 }

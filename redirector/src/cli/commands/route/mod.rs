@@ -1,6 +1,7 @@
 //! `redirector route …`: the noun that matters.
 
 mod change;
+mod cluster;
 mod diff;
 mod history;
 mod import;
