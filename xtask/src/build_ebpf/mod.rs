@@ -5,6 +5,7 @@
 //! only then.
 
 mod check;
+mod strip;
 
 use redirector_common::names;
 use std::{
@@ -82,6 +83,8 @@ pub(crate) fn ensure() -> anyhow::Result<String> {
 fn build_object(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<String> {
     let built = compile(toolchain, variant)?;
     let object = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
+    let object = strip::without_dwarf(&object)
+        .with_context(|| format!("failed to strip {}", built.display()))?;
     let maps = [names::MAPS, &[names::SCRATCH], variant.extra_maps].concat();
     let contents = check::check(&object, &maps)
         .with_context(|| format!("{} is not the object that the agent expects", built.display()))?;
