@@ -28,8 +28,9 @@ const PLAY: &str = "play";
 const PLAY_AS_NOBODY: &str = "play-as-nobody";
 /// The argument of the process that plays the scenarios of packets.
 const PLAY_PACKETS: &str = "play-packets";
-/// A parameter of the kernel's command line, which it hands to its init.
+/// Parameters of the kernel's command line, which it hands to its init.
 const PACKETS_ONLY: &str = "PACKETS_ONLY";
+const DEBUG_LOG: &str = "DEBUG_LOG";
 /// A user without any rights.
 const NOBODY: u32 = 65534;
 
@@ -94,6 +95,9 @@ fn play() -> anyhow::Result<()> {
     report("packet programs load", &loading::packet_programs(&fixture));
     for (name, scenario) in scenarios::ALL {
         report(name, &scenario(&mut fixture));
+    }
+    if std::env::var_os(DEBUG_LOG).is_some() {
+        report("debug log", &attaching::debug_log(&mut fixture));
     }
     report("unload", &connects::unload(fixture));
     Ok(())

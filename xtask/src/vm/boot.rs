@@ -144,7 +144,9 @@ fn once(machine: &Machine, limit: Duration) -> anyhow::Result<Outcome> {
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     // What the kernel does not know is in the environment of its init.
     let only = if *packets_only { " PACKETS_ONLY=1" } else { "" };
-    command.arg("-append").arg(format!("console={} quiet panic=-1{only}", console(entry.arch)));
+    let log = if entry.debug_log { " DEBUG_LOG=1" } else { "" };
+    let parameters = format!("console={} quiet panic=-1{only}{log}", console(entry.arch));
+    command.arg("-append").arg(parameters);
     let finished = capture::capture_within(&mut command, limit, |_| {})?;
     Ok(Outcome::read(*entry, finished.output.replace('\r', "")))
 }
