@@ -1,6 +1,9 @@
 //! IPv6: VIPs of the IPv6 pool, backends of either family, and which socket can use which.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use redirector::plan::{Change, PlannedRoute, by_family};
 use testbed::{customer::BannerServer, topology::LOAD_BALANCERS};
@@ -144,6 +147,8 @@ fn ipv6_backends_fail_and_come_back_as_ipv4_ones_do() {
     }
     let unhealthy = bed.datapath.unhealthy_backends().unwrap().remove(0);
     assert_eq!((unhealthy.address, unhealthy.port), (SIX[1].into(), PORT));
+    // Extended, so that the ejection does not expire on a busy machine.
+    bed.datapath.extend_ejection(unhealthy.place(), Duration::from_secs(60)).unwrap();
     assert_greeted(&connects(&bed, "AF_INET6", "", VIP6, 50), VIP6, &["six-1"]);
     bed.datapath.reinstate(unhealthy.place()).unwrap();
     let backends = bed.datapath.backends(INDEX).unwrap();
