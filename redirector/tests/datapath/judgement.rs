@@ -45,18 +45,33 @@ fn an_application_that_gives_up_ejects_no_backend() {
             assert_aborted(&mut bed, name, count);
         }
     }
-    let script = "import java.net.*;\n\
+    let java = "import java.net.*;\n\
         public class Connect {\n\
         public static void main(String[] words) throws Exception {\n\
         try { new Socket().connect(new InetSocketAddress(words[0], 8080), 200); }\n\
         catch (SocketTimeoutException expected) { System.out.println(\"timed out\"); }\n\
         } }";
-    let run = format!(
+    let java = format!(
         "d=$(mktemp -d) && cat > $d/Connect.java <<'END' && java $d/Connect.java {VIP}; \
-        rm -r $d\n{script}\nEND\n"
+        rm -r $d\n{java}\nEND\n"
     );
-    assert_eq!(bed.run(&run).success().unwrap().stdout.trim(), "timed out");
-    assert_aborted(&mut bed, "Java", count + 1);
+    let node = format!(
+        "node -e \"const s = require('net').connect({PORT}, '{VIP}'); \
+         setTimeout(() => {{ s.destroy(); console.log('timed out'); }}, 200)\""
+    );
+    // skopeo is a Go program; its time-out ends the context of its dialer.
+    let go = format!(
+        "skopeo --command-timeout 300ms --insecure-policy inspect --no-creds \
+         docker://{VIP}:{PORT}/team/hello:1.0 || true"
+    );
+    for (name, line, expected) in
+        [("Java", java, "timed out"), ("Node", node, "timed out"), ("Go", go, "deadline exceeded")]
+    {
+        let seen = bed.run(&line).success().unwrap().text();
+        assert!(seen.contains(expected), "{name}: {seen}");
+        count += 1;
+        assert_aborted(&mut bed, name, count);
+    }
 }
 
 /// Connects without blocking, reads the SYN from a TUN device and answers it as a router that

@@ -206,6 +206,28 @@ fn keepalive_is_below_the_idle_timeout_or_the_applications() {
     assert_eq!(keepalive(&bed, ""), "1 3 1 5");
 }
 
+/// `Socket.setKeepAlive` sets no times.
+#[test]
+fn a_jvms_keepalive_is_below_the_idle_timeout() {
+    let (mut bed, _one, _two) = Bed::with_two_servers();
+    put(&mut bed, &[], Some(350));
+    let program = "import java.net.*; import jdk.net.ExtendedSocketOptions;\n\
+        public class Keep {\n\
+        public static void main(String[] words) throws Exception {\n\
+        try (Socket s = new Socket()) {\n\
+        s.setKeepAlive(true);\n\
+        s.connect(new InetSocketAddress(words[0], 8080));\n\
+        System.out.println(s.getKeepAlive() + \" \"\n\
+        + s.getOption(ExtendedSocketOptions.TCP_KEEPIDLE) + \" \"\n\
+        + s.getOption(ExtendedSocketOptions.TCP_KEEPINTERVAL));\n\
+        } } }";
+    let line = format!(
+        "d=$(mktemp -d) && cat > $d/Keep.java <<'END' && java $d/Keep.java {VIP}; rm -r $d\n\
+        {program}\nEND\n"
+    );
+    assert_eq!(bed.run(&line).success().unwrap().stdout.trim(), "true 233 23");
+}
+
 #[test]
 fn syn_retransmissions_are_lowered_and_restored() {
     let mut bed = Bed::new();

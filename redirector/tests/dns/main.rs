@@ -14,6 +14,7 @@ mod message;
 mod negative_answers;
 mod reply_fidelity;
 mod resolver_stacks;
+mod resolvers_and_oddities;
 mod running_shim;
 mod scripted_upstream;
 mod scripted_zone;

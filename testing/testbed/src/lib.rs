@@ -30,6 +30,7 @@ pub mod foreign_filter;
 pub mod foreign_program;
 pub mod guests;
 mod isolation;
+pub mod lookup_programs;
 pub mod node;
 pub mod packages;
 pub mod process;

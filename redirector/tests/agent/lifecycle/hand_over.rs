@@ -10,6 +10,7 @@ use testbed::{
     Executor, Rig,
     agent::{Agent, AgentOptions},
     clients::{DnsLoad, DnsLoadOptions, LoadOptions, LoadProcess},
+    lookup_programs::{LookupPrograms, Resolver},
     process::until,
     topology::{INTERNAL_NAME, UNRELATED_NAME},
 };
@@ -250,6 +251,41 @@ fn stored_sockets_outlive_a_killed_agent() {
     agent.restart().unwrap();
     until("the removal of a socket", LIMIT, || Ok(agent.stored()?.len() == 3)).unwrap();
     assert_eq!(can_bind(&rig), [false, false, true]);
+}
+
+/// Octets that wait in the shim's UDP socket.
+fn waiting_octets(rig: &Rig) -> u64 {
+    let line = format!("ss -Huln src {SHIM}:53");
+    let shown = rig.node.sandbox().run(&line, LIMIT).unwrap().success().unwrap().stdout;
+    shown.split_whitespace().nth(1).map_or(0, |octets| octets.parse().unwrap())
+}
+
+/// The resolvers of glibc, musl, Node, Go and a JVM ask while no agent runs.
+#[test]
+fn real_resolvers_wait_for_the_next_agent() {
+    let rig = Rig::new().unwrap();
+    let executor = rig.executor(testbed::ExecutorOptions::pod("job")).unwrap();
+    let _dns = rig.customer.dns_server().unwrap();
+    let options =
+        AgentOptions { keeps_sockets: true, ..AgentOptions::with_config(binary(), CONFIG) };
+    let mut agent = Agent::start(&rig.node, options).unwrap();
+    let programs = LookupPrograms::prepare(&executor.sandbox().home().join("lookups")).unwrap();
+    // On a busy machine an agent may start for longer than their five seconds.
+    let resolv = format!("nameserver {SHIM}\noptions timeout:25 attempts:2\n");
+    executor.sandbox().write("/etc/resolv.conf", &resolv).unwrap();
+    for resolver in Resolver::ALL {
+        agent.sigkill().unwrap();
+        assert_eq!(waiting_octets(&rig), 0, "{resolver:?}");
+        let line = programs.line(resolver, INTERNAL_NAME);
+        let output = thread::scope(|scope| {
+            let lookup = scope.spawn(|| executor.run(&line, LIMIT).unwrap().text());
+            until("a query in the socket", LIMIT, || Ok(waiting_octets(&rig) > 0)).unwrap();
+            agent.restart().unwrap();
+            lookup.join().unwrap()
+        });
+        let addresses = output.split(|c: char| c != '.' && !c.is_ascii_digit());
+        assert!(addresses.into_iter().any(is_vip), "{resolver:?}: {output}\n{}", agent.log_tail());
+    }
 }
 
 #[test]
