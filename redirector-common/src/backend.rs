@@ -100,14 +100,15 @@ impl Caller {
 /// that the check of a healthy backend reads no clock.
 ///
 /// A failed connect ejects the backend for its own cgroup or guest; for all only when another one
-/// or the prober agrees. So nobody can take a backend away from others.
+/// or the prober agrees. So nobody can take a backend away from others. A connect that found no
+/// source port says nothing about the backend: nobody agrees with it.
 ///
 /// | bits | content |
 /// |---|---|
 /// | 0–15 | the port in network order |
 /// | 16–29 | the [`Witness`] for whom it is ejected; 0: for all |
-/// | 30–32 | consecutive failures of the witness, up to 7 |
-/// | 33–35 | failures that were agreed on, up to 7 |
+/// | 30–32 | consecutive failures of the witness, up to 7; 0: its connects found no source port |
+/// | 33–35 | failures that were agreed on, or connects without a source port, up to 7 |
 /// | 36 | one connect tries the backend |
 /// | 37 | accepted connections were reset before a byte arrived |
 /// | 38–63 | end of the ejection, in units of 2²³ ns of `CLOCK_MONOTONIC`, modulo 6.5 days |
@@ -168,6 +169,11 @@ impl Health {
         self.0 & Self::RESETTING != 0
     }
 
+    /// Whether it is avoided since connects of its witness found no source port.
+    pub const fn lacked_port(self) -> bool {
+        self.own() == 0 && self.caller() >> Caller::WITNESS_SHIFT != 0
+    }
+
     /// Consecutive failures, up to 7.
     pub const fn failures(self) -> u8 {
         let (own, agreed) = (self.own(), self.agreed());
@@ -205,7 +211,7 @@ impl Health {
     pub const fn after_failure(self, caller: Caller, now_ns: u64) -> Self {
         let for_all = self.0 != 0 && self.witness().is_none();
         let holds = for_all && self.is_ejected(now_ns) && self.0 & Self::TRIAL == 0;
-        if self.0 == 0 || self.port().0 != caller.port().0 {
+        if self.0 == 0 || self.port().0 != caller.port().0 || self.lacked_port() {
             return if holds { self } else { Self::new(caller, 1, 0).ejected_for(1, now_ns) };
         }
         if holds {
@@ -229,6 +235,21 @@ impl Health {
         }
     }
 
+    /// The health after a connect of `caller` at `now_ns` for which no source port towards the
+    /// backend was free: ejected for it as after a failure. What others have seen stays.
+    pub const fn after_no_port(self, caller: Caller, now_ns: u64) -> Self {
+        let is_own = self.caller() == caller.0;
+        if is_own && !self.lacked_port() {
+            return self.ejected_for(self.failures() as u64, now_ns);
+        }
+        if self.0 != 0 && !is_own && !self.lacked_port() && self.is_recent(now_ns) {
+            return self;
+        }
+        let before = if is_own { self } else { Self::HEALTHY };
+        let number = saturating(before.agreed() + 1);
+        Self::new(caller, 0, number).ending_with(before).ejected_for(number, now_ns)
+    }
+
     /// The health when a failure of `caller` that was already counted is confirmed at `now_ns`: its
     /// own ejection restarts.
     pub const fn with_extended_ejection(self, caller: Caller, now_ns: u64) -> Self {
@@ -244,7 +265,7 @@ impl Health {
     /// The health after a second one, another cgroup or the prober, has failed at `now_ns`: the
     /// backend is ejected for all, unless the first failure was long ago.
     pub const fn agreed_on(self, now_ns: u64) -> Self {
-        if self.witness().is_none() || !self.is_recent(now_ns) {
+        if self.witness().is_none() || self.lacked_port() || !self.is_recent(now_ns) {
             return self;
         }
         let agreed = saturating(self.agreed() + 1);
@@ -287,9 +308,9 @@ impl Health {
     }
 
     /// The health after a probe was accepted at `now_ns`: the next connect tries it, and only its
-    /// success clears the failures.
+    /// success clears the failures. A probe shows nothing about its witness's source ports.
     pub const fn after_probe(self, now_ns: u64) -> Self {
-        if self.is_ejected(now_ns) && !self.is_resetting() {
+        if self.is_ejected(now_ns) && !self.is_resetting() && !self.lacked_port() {
             self.ending_at(Self::units(now_ns))
         } else {
             self

@@ -53,6 +53,43 @@ fn a_failure_counts_for_its_own_cgroup_until_another_agrees() {
 }
 
 #[test]
+fn a_missing_source_port_counts_for_its_own_cgroup_only() {
+    let now = 10 * SECOND;
+    let one = Health::HEALTHY.after_no_port(ONE, now);
+    assert!(is_avoided(one, ONE, now) && !is_avoided(one, TWO, now) && one.lacked_port());
+    assert_eq!(one.witness(), Some(Witness::cgroup(1)));
+    // Nobody agrees with it, and no probe shows that there are ports again.
+    assert_eq!((one.agreed_on(now), one.after_probe(now)), (one, one));
+    let both = one.after_no_port(TWO, now);
+    assert!(is_avoided(both, TWO, now) && !is_avoided(both, THREE, now));
+    let failed = one.after_failure(TWO, now);
+    assert_eq!((failed.witness(), failed.lacked_port()), (Some(Witness::cgroup(2)), false));
+    assert_eq!(failed, Health::HEALTHY.after_failure(TWO, now));
+    // Each doubles the time, and a connect of the same cgroup clears it.
+    for (failures, seconds) in [(2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (7, 30)] {
+        let now = u64::from(failures) * 100 * SECOND;
+        let before = (2..failures).fold(one, |health, _| health.after_no_port(ONE, 150 * SECOND));
+        let again = before.after_no_port(ONE, now);
+        assert!(again.failures() == failures && again.is_ejected(now + seconds * SECOND - 256));
+        assert!(!again.is_ejected(after(now + seconds * SECOND)));
+    }
+    assert_eq!((one.after_success(TWO), one.after_success(ONE)), (one, Health::HEALTHY));
+}
+
+#[test]
+fn a_missing_source_port_hides_no_failure() {
+    let now = 10 * SECOND;
+    let one = Health::HEALTHY.after_failure(ONE, now);
+    assert_eq!(one.after_no_port(TWO, now), one);
+    let own = one.after_no_port(ONE, now + SECOND);
+    assert!(own.failures() == 1 && !own.lacked_port() && own.is_ejected(now + 2 * SECOND - 256));
+    let all = one.after_failure(TWO, now);
+    assert_eq!((all.after_no_port(ONE, now), all.after_no_port(THREE, now)), (all, all));
+    let later = one.after_no_port(TWO, 500 * SECOND);
+    assert_eq!(later, Health::HEALTHY.after_no_port(TWO, 500 * SECOND));
+}
+
+#[test]
 fn one_cgroup_does_not_prolong_an_ejection_for_all() {
     let all = Health::HEALTHY.after_failure(ONE, 10 * SECOND).after_failure(TWO, 10 * SECOND);
     let during = 10 * SECOND + SECOND / 2;

@@ -92,13 +92,8 @@ pub(crate) fn established(origin: &Origin) {
 #[inline(always)]
 pub(crate) fn closed(origin: &Origin, stats: impl FnOnce() -> FinalStats) {
     log!(closed(origin));
-    if origin.sampling.reports_success() {
-        let at_ns = maps::now_ns();
-        let elapsed_ns = at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns);
-        let (timing, sampling) = (Timing { at_ns, elapsed_ns }, origin.sampling);
-        if maps::admit_success() {
-            emit(origin, &Summary { kind: EventKind::Closed, timing, sampling }, stats);
-        }
+    if origin.sampling.reports_success() && maps::admit_success() {
+        ended(origin, EventKind::Closed, (maps::now_ns(), origin.sampling), stats);
     }
 }
 
@@ -109,13 +104,23 @@ pub(crate) fn reset(origin: &Origin, stats: impl FnOnce() -> FinalStats) {
     log!(closed(origin));
     if !origin.sampling.is_off() {
         let at_ns = maps::now_ns();
-        let elapsed_ns = at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns);
         let sampling = maps::admit_failure(client(origin.cgroup, origin.route), at_ns);
         if !sampling.is_off() {
-            let (kind, timing) = (EventKind::Reset, Timing { at_ns, elapsed_ns });
-            emit(origin, &Summary { kind, timing, sampling }, stats);
+            ended(origin, EventKind::Reset, (at_ns, sampling), stats);
         }
     }
+}
+
+/// Reports the end of an established connection, with its statistics.
+#[inline(always)]
+fn ended(
+    origin: &Origin,
+    kind: EventKind,
+    (at_ns, sampling): (u64, Sampling),
+    stats: impl FnOnce() -> FinalStats,
+) {
+    let elapsed_ns = at_ns.wrapping_sub(origin.started_ns).wrapping_sub(origin.latency_ns);
+    emit(origin, &Summary { kind, timing: Timing { at_ns, elapsed_ns }, sampling }, stats);
 }
 
 /// The connect has ended without being established.

@@ -18,12 +18,19 @@ enum Change {
     Succeeded,
     Reset,
     Served,
+    NoPort,
 }
 
 /// Ejects backend `id` after one more failure. Two concurrent failures may count as one.
 #[inline(always)]
 pub(crate) fn record_failure(id: BackendId, caller: Caller) {
     rd_health(id.0, caller.to_bits(), Change::Failed as u32);
+}
+
+/// Keeps the caller, which has no source port left towards backend `id`, away from it.
+#[inline(always)]
+pub(crate) fn record_no_port(id: BackendId, caller: Caller) {
+    rd_health(id.0, caller.to_bits(), Change::NoPort as u32);
 }
 
 /// Restarts the ejection of backend `id` for a failure that was already counted.
@@ -108,6 +115,8 @@ extern "C" fn rd_health(id: u32, caller: u32, change: u32) -> u32 {
         old.after_reset(caller, now_ns())
     } else if change == Change::Served as u32 {
         old.after_service(caller)
+    } else if change == Change::NoPort as u32 {
+        old.after_no_port(caller, now_ns())
     } else {
         old.after_success(caller)
     };

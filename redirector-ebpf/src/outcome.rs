@@ -2,6 +2,7 @@
 
 use redirector_common::{
     addr::Ip4Be,
+    backend::{BackendId, Caller},
     decide::{ConnectOutcome, connect_outcome},
     origin::Origin,
 };
@@ -62,7 +63,8 @@ fn record_outcome(origin: &mut Origin) {
         record_failure_once(origin);
     } else if outcome == ConnectOutcome::Unsent && origin.evidence & Origin::EVIDENCE_NO_PORT != 0 {
         // Another backend has source ports of its own.
-        record_failure_once(origin);
+        log!(ejected(origin));
+        health::record_no_port(origin.backend_id, health::caller(origin));
     }
     origin.phase = Origin::PHASE_DONE;
     if let Some(stats) = maps::route_stats(origin.route) {
@@ -74,17 +76,17 @@ fn record_outcome(origin: &mut Origin) {
     events::failed(origin, outcome);
 }
 
-/// Counts an established connection that the backend has reset before a byte arrived, and ejects
-/// the backend.
+/// Counts an established connection of a route that its backend `id` has reset before a byte
+/// arrived, and ejects the backend.
 #[inline(always)]
-pub(crate) fn record_reset(origin: &Origin) {
-    if let Some(stats) = maps::route_stats(origin.route) {
+pub(crate) fn record_reset(route: u32, id: BackendId, caller: Caller) {
+    if let Some(stats) = maps::route_stats(route) {
         add(&mut stats.reset, 1);
     }
-    if let Some(stats) = maps::backend_stats(origin.backend_id) {
+    if let Some(stats) = maps::backend_stats(id) {
         add(&mut stats.reset, 1);
     }
-    health::record_reset(origin.backend_id, health::caller(origin));
+    health::record_reset(id, caller);
 }
 
 /// Records a failure of the backend, at most once for each connect, and ejects it.

@@ -204,7 +204,7 @@ fn on_closed(ctx: &SockOpsContext, origin: &mut Origin, from: u32) {
     origin.phase = Origin::PHASE_DONE;
     let is_reset = from == TCP_ESTABLISHED && is_early_reset(ctx, origin);
     if is_reset {
-        outcome::record_reset(origin);
+        outcome::record_reset(origin.route, origin.backend_id, health::caller(origin));
     } else if origin.evidence & Origin::EVIDENCE_AWAITED != 0 && is_served(ctx) {
         health::record_service(origin.backend_id, health::caller(origin));
     }

@@ -16,7 +16,7 @@ use super::{
     work::{Work, caller, copy_address, copy_flow, get, reverse_key, set},
 };
 use crate::{
-    health, maps, opaque,
+    health, maps, opaque, outcome,
     verdict::{CONTINUE, NEXT},
 };
 
@@ -219,11 +219,7 @@ extern "C" fn rd_judge_end() -> i32 {
     if state.is_backend_reset()
         && decide::is_early_reset(received, sent, get!(work.report.elapsed_ns))
     {
-        let Some(stats) = maps::route_stats(get!(work.entry.flow.route)) else { return CONTINUE };
-        maps::add(&mut stats.reset, 1);
-        let Some(stats) = maps::backend_stats(id) else { return CONTINUE };
-        maps::add(&mut stats.reset, 1);
-        health::record_reset(id, caller);
+        outcome::record_reset(get!(work.entry.flow.route), id, caller);
         flow_events::rd_flow_failed(EventKind::Reset as u32);
         return CONTINUE;
     }

@@ -172,6 +172,7 @@ impl Totals {
             && ejections.is_empty()
             && !backends.is_empty()
             && entry.route.source_ips.is_empty()
+            && !(source.is_wildcard() && self.search.suffix_below(source).is_some())
             && status.counters.source_ip_failed == 0;
         self.samples.push(RouteSample {
             source: source.to_string(),

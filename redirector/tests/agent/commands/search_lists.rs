@@ -96,6 +96,9 @@ fn the_hosts_search_list_is_reported() {
     let problem = problems.as_array().unwrap().iter().find(|one| one["code"] == "search_suffix");
     let problem = problem.unwrap_or_else(|| panic!("{problems}"));
     assert_eq!(problem["source"], "**.internal.company.net");
+    assert!(problem["degrades"] != true, "the route is healthy: {problem}");
+    let metrics = job.on_node("curl -sS --max-time 5 http://127.0.0.1:9464/metrics");
+    assert!(metrics.contains("redirector_problems{code=\"search_suffix\"} 1.0\n"), "{metrics}");
     let check: Finished = job.rig.node.cli(binary(), &["check", "-o", "json"]).unwrap();
     let check: serde_json::Value = serde_json::from_str(&check.stdout).unwrap();
     let rows = check["checks"].as_array().unwrap();
