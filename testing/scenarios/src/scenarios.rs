@@ -6,8 +6,11 @@ use crate::{attaching, connects, fixture::Fixture, interception, socket_options}
 
 type Scenario = fn(&mut Fixture) -> Result<()>;
 
-/// All but those of the debug log, which some machines play, and of unloading.
-pub(crate) const ALL: [(&str, Scenario); 24] = [
+/// The scenario that only some machines play.
+pub(crate) const DEBUG_LOG: &str = "debug log";
+
+/// All but the last one, which unloads the datapath.
+pub(crate) const ALL: [(&str, Scenario); 25] = [
     ("capabilities", connects::only_two_capabilities),
     ("check", attaching::check),
     ("redirect IPv4", connects::redirect_v4),
@@ -29,6 +32,7 @@ pub(crate) const ALL: [(&str, Scenario); 24] = [
     ("events", connects::events),
     ("adopt after restart", connects::adopt),
     ("swap under load", connects::swap),
+    (DEBUG_LOG, attaching::debug_log),
     ("restored after a removal", attaching::restored),
     ("removed cgroup drains", attaching::removed_cgroup),
     ("upgrade from an older version", attaching::upgrade),
