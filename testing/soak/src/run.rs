@@ -193,6 +193,11 @@ impl Soak<'_> {
                 found.extend(checker::settled(before, after));
             }
             if found.is_empty() || Instant::now() > deadline {
+                if !found.is_empty() {
+                    let left = samples::connections(field);
+                    let text = format!("{} connections: {}", left.len(), left.join(", "));
+                    found.push((Rule::NothingGrows, text));
+                }
                 found.extend(checker::growth(&lock(&shared.samples)));
                 found.into_iter().for_each(|(rule, text)| shared.violate(rule, text));
                 return Ok(());

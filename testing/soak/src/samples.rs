@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
+use procfs::{FromReadSI as _, current_system_info};
 use testbed::Namespaces;
 use testbed::clients::now_us;
 
@@ -66,6 +68,30 @@ fn sockets(namespaces: &Namespaces) -> Result<u64> {
 fn count_sockets(table: &str) -> u64 {
     let states = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
     states.filter(|state| *state != TIME_WAIT).count() as u64
+}
+
+/// The TCP sockets that are connected, by place.
+pub(crate) fn connections(field: &Field) -> Vec<String> {
+    let node = ("node", field.rig.node.sandbox().namespaces());
+    let places = field.clients.iter();
+    let places = places.map(|place| (place.name, place.executor.sandbox().namespaces()));
+    let mut lines = Vec::new();
+    for (name, namespaces) in std::iter::once(node).chain(places) {
+        let listed = namespaces.run(|| {
+            let tables = ["tcp", "tcp6"].map(|table| format!("/proc/thread-self/net/{table}"));
+            tables.map(|table| {
+                TcpNetEntries::from_file(table, current_system_info())
+                    .map_or_else(|_| Vec::new(), |at| at.0)
+            })
+        });
+        for socket in listed.into_iter().flatten().flatten() {
+            if !matches!(socket.state, TcpState::Listen | TcpState::TimeWait) {
+                let TcpNetEntry { local_address, remote_address, state, .. } = socket;
+                lines.push(format!("{name}: {state:?} {local_address} to {remote_address}"));
+            }
+        }
+    }
+    lines
 }
 
 fn count_files(folder: &Path) -> u64 {
