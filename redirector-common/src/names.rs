@@ -234,6 +234,9 @@ pub const INTERFACES: &str = "RD_INTERFACES";
 pub const INTERFACE_FLOWS: &str = "RD_IF_FLOWS";
 /// [`crate::packet::flow::Flow`] by [`crate::packet::flow::FlowKey`]: established flows.
 pub const FLOWS: &str = "RD_FLOWS";
+/// The number of established flows that ended unseen and were removed by the agent, by index in the
+/// pool.
+pub const EXPIRED_FLOWS: &str = "RD_EXPIRED";
 /// [`crate::packet::flow::BriefFlow`] by the same keys: half-open and ended flows. The oldest entry
 /// makes room for a new one.
 pub const BRIEF_FLOWS: &str = "RD_BRIEF_FLOWS";
@@ -280,6 +283,7 @@ pub const MAPS: &[&str] = &[
     INTERFACES,
     INTERFACE_FLOWS,
     FLOWS,
+    EXPIRED_FLOWS,
     BRIEF_FLOWS,
     BACKEND_FILTER,
     TAIL_CALLS,

@@ -56,6 +56,10 @@ pub(crate) static RD_INTERFACES: HashMap<u32, Interface, 16384, NO_PREALLOC> = H
 #[btf_map]
 pub(crate) static RD_IF_FLOWS: HashMap<u32, InterfaceFlows, 16384, NO_PREALLOC> = HashMap::new();
 
+/// See [`redirector_common::names::EXPIRED_FLOWS`].
+#[btf_map]
+pub(crate) static RD_EXPIRED: Array<u64, 1> = Array::new();
+
 /// See [`redirector_common::names::FLOWS`].
 #[btf_map]
 pub(crate) static RD_FLOWS: HashMap<FlowKey, Flow, { FLOW_ENTRIES as usize }, NO_PREALLOC> =

@@ -404,8 +404,10 @@ impl Datapath {
         let pinned = self.pinned_interfaces().into_iter().map(|index| (index, 0));
         let guests = pinned.chain(self.interfaces.guests()).collect();
         let expired = self.flow_expiry.step(&guests, monotonic_ns())?;
-        let mut counts = expired.into_iter();
-        counts.try_for_each(|(index, flows)| self.interfaces.count_expired(index, flows))
+        let mut of_routes = expired.by_route.into_iter();
+        of_routes.try_for_each(|(index, flows)| self.maps.count_expired(index, flows))?;
+        let mut of_guests = expired.by_guest.into_iter();
+        of_guests.try_for_each(|(index, flows)| self.interfaces.count_expired(index, flows))
     }
 
     /// Attaches by clsact although this kernel has TCX: what older kernels do.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::{HashMap, Map, MapData};
 use redirector::{
-    datapath::{self, Event, EventReader, FlowCounts, InterfaceRole},
+    datapath::{self, Event, EventReader, FlowCounts, InterfaceRole, RouteCounters},
     plan::{Change, PlannedRoute},
     route::OnNoBackend,
 };
@@ -127,6 +127,18 @@ impl FlowField {
         };
         let counts = self.bed.rig.node.sandbox().namespaces().run(read).unwrap();
         (counts.len(), counts.get(&LO).copied().unwrap_or_default())
+    }
+
+    /// The counters of the route, which an agent and a command without one see alike.
+    pub(crate) fn route_counters(&self) -> RouteCounters {
+        let read = || {
+            let counters = self.bed.datapath.route_counters(ROUTE).unwrap();
+            let pinned = datapath::inspect(&settings().bpffs).unwrap().unwrap();
+            let route = pinned.routes.iter().find(|route| route.vip == vip(ROUTE).ip());
+            assert_eq!(route.unwrap().counters, counters);
+            counters
+        };
+        self.bed.rig.node.sandbox().namespaces().run(read).unwrap()
     }
 
     /// The established flows.

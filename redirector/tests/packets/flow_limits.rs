@@ -129,6 +129,24 @@ fn flows_are_counted_by_interface() {
 }
 
 #[test]
+fn connections_of_a_guest_that_is_gone_count_as_closed() {
+    let mut field = FlowField::new(&BACKENDS[..1]);
+    field.establish(guest(), vip(ROUTE));
+    field.establish(socket("10.61.1.2:41002"), vip(ROUTE));
+    assert_eq!(field.route_counters().open(), 2);
+    // A micro-VM that is killed ends no connection.
+    field.bed.detach(LO);
+    field.bed.datapath.expire_flows().unwrap();
+    assert_eq!(field.flows().keys().count(), 0);
+    let counters = field.route_counters();
+    assert_eq!((counters.established, counters.open()), (2, 0), "{counters:?}");
+    // Nor does the next agent count them again.
+    field.bed.reopen();
+    field.bed.datapath.expire_flows().unwrap();
+    assert_eq!(field.route_counters(), counters);
+}
+
+#[test]
 fn wiped_tables_end_connections_at_once() {
     let field = FlowField::new(&BACKENDS[..1]);
     let sent = field.establish(guest(), vip(ROUTE));

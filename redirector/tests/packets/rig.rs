@@ -102,6 +102,13 @@ impl Bed {
         assert!(failures.is_empty(), "{failures:?}");
     }
 
+    /// Detaches from an interface, as when it is gone.
+    pub(crate) fn detach(&mut self, index: u32) {
+        let datapath = &mut self.datapath;
+        let detach = || datapath.detach_interfaces(&[index]).unwrap();
+        self.rig.node.sandbox().namespaces().run(detach).unwrap();
+    }
+
     /// The seed of the names' hash.
     pub(crate) fn seed(&self) -> u64 {
         let pin = settings().bpffs.join(format!("v{}/maps/{}", abi::ABI, names::NAME_SETTINGS));

@@ -271,7 +271,7 @@ fn object_for_this_kernel(build: Build) -> Cow<'static, [u8]> {
 }
 
 /// The entries of the maps whose size depends on the pool.
-pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 14] {
+pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32); 15] {
     let addresses = pool.size();
     let backends = abi::backends(addresses);
     let extra = |name| {
@@ -297,6 +297,7 @@ pub(crate) fn map_sizes(pool: &Pool, version: &Version) -> [(&'static str, u32);
         (names::WILDCARDS, addresses),
         (names::REVERSE_NAMES, addresses),
         (names::ANSWERS, addresses),
+        (names::EXPIRED_FLOWS, addresses),
     ]
     .map(|(name, entries)| (name, entries + extra(name)))
 }

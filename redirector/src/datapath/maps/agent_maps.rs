@@ -212,6 +212,11 @@ impl AgentMaps {
         self.writer.apply(changes)
     }
 
+    /// Counts flows of the route at `index` that have expired.
+    pub(crate) fn count_expired(&mut self, index: u32, flows: u64) -> Result<(), DatapathError> {
+        self.writer.counters.count_expired(index, flows)
+    }
+
     pub(crate) fn route_counters(&self, index: u32) -> Result<RouteCounters, DatapathError> {
         self.writer.counters.route(index)
     }

@@ -27,6 +27,15 @@ const STEP: usize = 4096;
 /// index.
 pub(crate) type Guests = BTreeMap<u32, u64>;
 
+/// How many flows have expired.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Expired {
+    /// By the index of the guest's interface, of those that are kept.
+    pub(crate) by_guest: BTreeMap<u32, u64>,
+    /// By the route's index in the pool.
+    pub(crate) by_route: BTreeMap<u32, u64>,
+}
+
 /// The table of established flows, and how far it was read.
 pub(crate) struct FlowExpiry {
     flows: HashMap<MapData, FlowKey, Flow>,
@@ -48,12 +57,8 @@ impl FlowExpiry {
     }
 
     /// Reads the next entries and removes flows that have expired by `now_ns`. Returns how many
-    /// were removed of each of `guests`; those of other interfaces are not counted.
-    pub(crate) fn step(
-        &mut self,
-        guests: &Guests,
-        now_ns: u64,
-    ) -> Result<BTreeMap<u32, u64>, DatapathError> {
+    /// they were.
+    pub(crate) fn step(&mut self, guests: &Guests, now_ns: u64) -> Result<Expired, DatapathError> {
         self.keys.resize(STEP, FlowKey::default());
         self.entries.resize(STEP, Flow::default());
         let (read, position) =
@@ -62,11 +67,17 @@ impl FlowExpiry {
                     DatapathError::call(format!("read the map {}", names::FLOWS), error)
                 })?;
         self.position = position;
-        let mut expired = BTreeMap::new();
+        let mut expired = Expired::default();
         for at in 0..read {
             let (key, flow) = (self.keys[at], self.entries[at]);
-            if self.expire(&key, &flow, guests, now_ns) && guests.contains_key(&key.interface) {
-                *expired.entry(key.interface).or_default() += 1;
+            let is_kept =
+                guests.get(&key.interface).is_some_and(|&since_ns| flow.started_ns >= since_ns);
+            let ended = if is_kept { self.expire(&key, &flow, now_ns) } else { self.forget(&key) };
+            if ended {
+                *expired.by_route.entry(flow.route).or_default() += 1;
+            }
+            if ended && is_kept {
+                *expired.by_guest.entry(key.interface).or_default() += 1;
             }
         }
         // Idle memory for a node without guests.
@@ -75,15 +86,15 @@ impl FlowExpiry {
         Ok(expired)
     }
 
-    /// Removes the entry if it has expired. Returns whether that ended a flow which is counted.
-    fn expire(&mut self, key: &FlowKey, flow: &Flow, guests: &Guests, now_ns: u64) -> bool {
+    /// Removes the entry of an interface that is gone. Returns whether that ended a flow: its
+    /// forward entry stands for it.
+    fn forget(&mut self, key: &FlowKey) -> bool {
+        self.remove(key) && key.direction != FlowKey::REVERSE
+    }
+
+    /// Removes the entry if it has expired. Returns whether that ended a flow.
+    fn expire(&mut self, key: &FlowKey, flow: &Flow, now_ns: u64) -> bool {
         let other = key.other_side(flow);
-        let is_kept =
-            guests.get(&key.interface).is_some_and(|&since_ns| flow.started_ns >= since_ns);
-        if !is_kept {
-            self.remove(key);
-            return false;
-        }
         let other_side = self.flows.get(&other, 0).ok();
         if key.direction == FlowKey::REVERSE {
             // The forward entry is written first and removed last.
@@ -114,6 +125,7 @@ mod tests {
     use super::*;
 
     const GUEST: u32 = 7;
+    const ROUTE: u32 = 3;
     const START: u64 = 1_000_000_000_000;
 
     fn expiry() -> FlowExpiry {
@@ -135,6 +147,7 @@ mod tests {
             peer: address(4),
             peer_port: PortBe::new(8443),
             guest_port: PortBe::new(port),
+            route: ROUTE,
             started_ns,
             ..Flow::default()
         };
@@ -151,6 +164,12 @@ mod tests {
         expiry.flows.insert(reverse, back, 0).expect("an element");
     }
 
+    /// So many flows of the guest, and of the route.
+    fn counted(guest: u64, route: u64) -> Expired {
+        let flows = |index, count| (count > 0).then_some((index, count)).into_iter().collect();
+        Expired { by_guest: flows(GUEST, guest), by_route: flows(ROUTE, route) }
+    }
+
     fn left(expiry: &FlowExpiry) -> usize {
         expiry.flows.keys().filter(Result::is_ok).count()
     }
@@ -164,10 +183,10 @@ mod tests {
         add(&mut expiry, GUEST, 3, (now - 1, 0));
         add(&mut expiry, 8, 4, (now, now));
         let expired = expiry.step(&Guests::from([(GUEST, 0)]), now).expect("a step");
-        assert_eq!((expired, left(&expiry)), (BTreeMap::from([(GUEST, 1)]), 4));
+        assert_eq!((expired, left(&expiry)), (counted(1, 2), 4));
         // The index was given to a new interface.
         let expired = expiry.step(&Guests::from([(GUEST, now)]), now).expect("a step");
-        assert_eq!((expired, left(&expiry)), (BTreeMap::new(), 0));
+        assert_eq!((expired, left(&expiry)), (counted(0, 2), 0));
     }
 
     #[test]
@@ -176,9 +195,9 @@ mod tests {
         add(&mut expiry, GUEST, 1, (1, 1));
         let guests = Guests::from([(GUEST, 0)]);
         let expired = expiry.step(&guests, START + IDLE_NS - 1).expect("a step");
-        assert_eq!((expired.len(), left(&expiry)), (0, 2));
+        assert_eq!((expired, left(&expiry)), (Expired::default(), 2));
         let expired = expiry.step(&guests, START + IDLE_NS).expect("a step");
-        assert_eq!((expired, left(&expiry)), (BTreeMap::from([(GUEST, 1)]), 0));
+        assert_eq!((expired, left(&expiry)), (counted(1, 1), 0));
     }
 
     #[test]
@@ -194,7 +213,8 @@ mod tests {
         while left(&expiry) > 0 {
             let guests = Guests::from([(GUEST, 0)]);
             let expired = expiry.step(&guests, START + IDLE_NS).expect("a step");
-            removed += expired.get(&GUEST).copied().unwrap_or(0);
+            assert_eq!(expired.by_route.get(&ROUTE), expired.by_guest.get(&GUEST));
+            removed += expired.by_guest.get(&GUEST).copied().unwrap_or(0);
             steps += 1;
             assert!(steps < 100, "{} left", left(&expiry));
         }

@@ -46,7 +46,7 @@ impl Sizes {
         Writer {
             routes: RouteMaps::new(map(self.routes), map(self.slots), map(self.addresses)),
             health: map(self.health * Health::WORDS),
-            counters: Counters::new((map(1), map(1)), (map(self.stats), map(self.stats))),
+            counters: Counters::new((map(1), map(1), map(1)), (map(self.stats), map(self.stats))),
             filter: BackendFilter::new(map(FILTER_WORDS)).expect("a readable map"),
             slots: SlotAllocator::new(self.assumed_slots),
             ids: IdAllocator::new(self.assumed_ids, []),
