@@ -1,5 +1,5 @@
-//! The counters of the programs: outcomes of connects, and their durations. The agent adds the flows
-//! that it removes.
+//! The counters of the programs: outcomes of connects, and their durations. The agent adds the
+//! flows that it removes.
 
 use std::net::IpAddr;
 
