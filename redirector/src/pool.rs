@@ -95,6 +95,12 @@ impl Pool {
         Ok(Self { ipv4, ipv6, guard })
     }
 
+    /// The ranges, one for each family.
+    pub fn nets(&self) -> Vec<IpNet> {
+        let ranges = [IpNet::from(self.ipv4)].into_iter().chain(self.ipv6.map(IpNet::from));
+        ranges.map(|net| net.trunc()).collect()
+    }
+
     /// How many addresses the pool has, in each family.
     pub fn size(&self) -> u32 {
         1 << (32 - self.ipv4.prefix_len())

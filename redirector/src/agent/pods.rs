@@ -34,7 +34,7 @@ fn client() -> Option<(Client, String)> {
 
 /// Whether this is a node of a cluster, where a change of one agent's routes is local.
 pub(crate) fn is_in_cluster() -> bool {
-    node().is_some() && variable("KUBERNETES_SERVICE_HOST").is_some()
+    node().is_some() && kubernetes::is_pod()
 }
 
 /// Whether the routes of the cluster are wanted here.

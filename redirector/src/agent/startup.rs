@@ -36,7 +36,7 @@ use crate::{
             agent_state::{AgentParts, AgentState},
             cluster_routes::ClusterRoutes,
             config_state::ConfigState,
-            former_pools::{self, FormerPools},
+            former_pools::FormerPools,
             reconciler::{Reconciler, ReconcilerParts},
         },
     },
@@ -102,7 +102,8 @@ pub(crate) async fn bind(
     let pinned = datapath::pinned_pools(&config.agent.bpffs);
     // Ready without a gap: it holds the locks now.
     drop(inheritance.ready.take());
-    let built = build(config_state, Arc::clone(&locks), inheritance).await;
+    let in_force = pinned.as_deref().unwrap_or_default();
+    let built = build(config_state, Arc::clone(&locks), in_force, inheritance).await;
     match &built {
         Err(_) if is_first => undo(&config).await,
         Err(_) => undo_other_pool(&config, pinned).await,
@@ -143,6 +144,7 @@ struct Built {
 async fn build(
     config_state: ConfigState,
     locks: Arc<Mutex<Locks>>,
+    pinned_pools: &[IpNet],
     mut inheritance: Inheritance,
 ) -> anyhow::Result<Built> {
     let config = config_state.current().clone();
@@ -165,8 +167,7 @@ async fn build(
         first_answers::serve(shim, preloaded, &config, (&routes, &leases));
     }
     let mut datapath = open_datapath(&config, inheritance.preloaded)?;
-    let pinned = datapath::pinned_pools(&config.agent.bpffs).unwrap_or_default();
-    let former_pools = FormerPools::find(&datapath, &pinned).await;
+    let former_pools = FormerPools::find(&datapath, pinned_pools).await;
     if config.pool.guard {
         host::add_guard(&config.pool).await?;
     }
@@ -339,7 +340,7 @@ async fn undo_other_pool(config: &Config, pinned: Result<Vec<IpNet>, DatapathErr
     }
     // If they can't be read, a guard may be in use.
     let Ok(pinned) = pinned else { return };
-    let ours = former_pools::nets(&config.pool).into_iter();
+    let ours = config.pool.nets().into_iter();
     for pool in ours.filter(|pool| config.pool.guard && !pinned.contains(pool)) {
         if let Err(error) = host::remove_guard(pool).await {
             debug!(%error, "failed to remove the guard of a failed start");

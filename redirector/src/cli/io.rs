@@ -18,6 +18,13 @@ pub struct Env<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
+impl Env<'_> {
+    /// Writes a warning on standard error.
+    pub(crate) fn warn(&mut self, warning: &str) -> io::Result<()> {
+        writeln!(self.err, "redirector: warning: {warning}")
+    }
+}
+
 /// Runs `body` with the process's own streams and variables.
 pub fn with_real<T>(body: impl FnOnce(&mut Env<'_>) -> T) -> T {
     let variable = |name: &str| std::env::var(name).ok();

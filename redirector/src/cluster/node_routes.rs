@@ -69,9 +69,8 @@ impl NodeRoutes {
 fn understand(value: &serde_json::Value, pool: &Pool) -> Result<Route, String> {
     let raw: RawRoute = serde_json::from_value(value.clone())
         .map_err(|error| format!("this agent does not understand it: {error}"))?;
-    let one_line = |problems: crate::route::RouteProblems| problems.to_string().replace('\n', "; ");
-    let route = Route::try_from(raw).map_err(one_line)?;
-    check_outside_pool(&route, pool).map_err(one_line)?;
+    let route = Route::try_from(raw).map_err(|problems| problems.one_line())?;
+    check_outside_pool(&route, pool).map_err(|problems| problems.one_line())?;
     Ok(route)
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
@@ -77,8 +77,8 @@ async fn write(
         .iter()
         .map(|(name, uid)| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}));
     let object = json!({
-        "apiVersion": "redirector.dev/v1alpha1",
-        "kind": "RedirectNode",
+        "apiVersion": RedirectNode::api_version(&()),
+        "kind": RedirectNode::kind(&()),
         "metadata": {"name": pod.node, "ownerReferences": owners.collect::<Vec<_>>()},
         "spec": spec,
     });

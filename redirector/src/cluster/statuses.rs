@@ -6,7 +6,7 @@ use std::{
 };
 
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
@@ -99,8 +99,8 @@ impl Statuses {
     /// Writes a status; false if its route is gone.
     async fn write_one(&self, name: &str, status: &RouteStatus) -> Result<bool, ApiError> {
         let patch = Patch::Apply(json!({
-            "apiVersion": "redirector.dev/v1alpha1",
-            "kind": "RedirectRoute",
+            "apiVersion": RedirectRoute::api_version(&()),
+            "kind": RedirectRoute::kind(&()),
             "status": status,
         }));
         let params = PatchParams::apply("redirector-controller").force();

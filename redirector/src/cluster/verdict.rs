@@ -97,7 +97,7 @@ fn judge_one(
         return Err(Verdict::Invalid(message.into()));
     }
     let route = Route::try_from(RawRoute::from(spec))
-        .map_err(|problems| Verdict::Invalid(problems.to_string().replace('\n', "; ")))?;
+        .map_err(|problems| Verdict::Invalid(problems.one_line()))?;
     match owners.get(&route.source) {
         Some(with) => Err(Verdict::Conflict { with: with.clone() }),
         None => Ok(route),

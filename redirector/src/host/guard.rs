@@ -61,7 +61,7 @@ pub struct Guard {
 /// [`HostError::PoolIsRouted`] if another route has the same prefix, [`HostError::Netlink`] if the
 /// kernel refuses.
 pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
-    let nets = nets(pool);
+    let nets = pool.nets();
     with_netlink(async |handle| {
         for &net in &nets {
             refuse_routed(&handle, net).await?;
@@ -83,7 +83,7 @@ pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
 ///
 /// [`HostError::Netlink`] if the kernel refuses.
 pub async fn restore_guard(pool: &Pool, resets: bool) -> Result<Guard, HostError> {
-    let nets = nets(pool);
+    let nets = pool.nets();
     with_netlink(async |handle| put(&handle, &nets, resets).await).await
 }
 
@@ -93,12 +93,12 @@ pub async fn restore_guard(pool: &Pool, resets: bool) -> Result<Guard, HostError
 ///
 /// [`HostError::NoResets`] if the kernel lacks what it takes, [`HostError::Netlink`] if it refuses.
 pub fn can_reset(pool: &Pool) -> Result<(), HostError> {
-    nets(pool).into_iter().try_for_each(reset::probe).map_err(|source| match reset::is_unsupported(
-        &source,
-    ) {
-        true => HostError::NoResets { cause: describe_missing(&source) },
-        false => HostError::Netlink { action: "ask nf_tables".into(), source },
-    })
+    pool.nets().into_iter().try_for_each(reset::probe).map_err(
+        |source| match reset::is_unsupported(&source) {
+            true => HostError::NoResets { cause: describe_missing(&source) },
+            false => HostError::Netlink { action: "ask nf_tables".into(), source },
+        },
+    )
 }
 
 async fn put(handle: &Handle, nets: &[IpNet], resets: bool) -> Result<Guard, HostError> {
@@ -231,7 +231,7 @@ async fn rules(handle: &Handle, net: IpNet) -> Result<Vec<RuleMessage>, HostErro
 ///
 /// [`HostError::Netlink`] if the routes can't be listed.
 pub async fn conflicting_routes(pool: &Pool) -> Result<Vec<String>, HostError> {
-    let nets = nets(pool);
+    let nets = pool.nets();
     with_netlink(async |handle| {
         let mut conflicts = Vec::new();
         for pool in nets {
@@ -243,15 +243,6 @@ pub async fn conflicting_routes(pool: &Pool) -> Result<Vec<String>, HostError> {
         Ok(conflicts)
     })
     .await
-}
-
-/// The ranges of the pool, one for each family.
-fn nets(pool: &Pool) -> Vec<IpNet> {
-    [IpNet::from(pool.ipv4)]
-        .into_iter()
-        .chain(pool.ipv6.map(IpNet::from))
-        .map(|net| net.trunc())
-        .collect()
 }
 
 /// The key of the range in the configuration.

@@ -98,12 +98,16 @@ impl ApiError {
     }
 }
 
+/// Whether this process runs in a pod.
+pub fn is_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty())
+}
+
 /// The client of this pod; none outside a pod, and in one without a token.
 pub fn of_pod() -> Option<Result<kube::Client, ApiError>> {
     /// Where the kubelet mounts it.
     const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-    let is_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
-    if !is_pod || !std::path::Path::new(TOKEN).exists() {
+    if !is_pod() || !std::path::Path::new(TOKEN).exists() {
         return None;
     }
     Some(Config::incluster().map_err(ApiError::from).and_then(client))

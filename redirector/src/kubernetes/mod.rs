@@ -14,7 +14,7 @@ mod pod;
 mod taint;
 
 pub(crate) use client::answer;
-pub use client::{ApiError, infer, of_pod};
+pub use client::{ApiError, infer, is_pod, of_pod};
 pub(crate) use follow::Follow;
 pub use follow::Followed;
 pub use pod::{Pod, Pods, follow};

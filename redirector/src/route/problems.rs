@@ -13,6 +13,13 @@ pub struct RouteProblems {
     pub problems: Vec<Diagnostic>,
 }
 
+impl RouteProblems {
+    /// In one line, where there is no room for more.
+    pub fn one_line(&self) -> String {
+        self.to_string().replace('\n', "; ")
+    }
+}
+
 impl fmt::Display for RouteProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.problems.iter().enumerate() {

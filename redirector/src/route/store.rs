@@ -247,7 +247,7 @@ fn read(bytes: &[u8], path: &Path) -> Result<(StoredRoutes, Vec<String>), StoreE
 
 fn stored(value: serde_json::Value) -> Result<StoredRoute, String> {
     let written: RouteOnDisk = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    StoredRoute::try_from(written).map_err(|problems| problems.to_string().replace('\n', "; "))
+    StoredRoute::try_from(written).map_err(|problems| problems.one_line())
 }
 
 #[cfg(test)]

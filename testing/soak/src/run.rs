@@ -1,5 +1,6 @@
 //! One soak from its beginning to its end.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,10 +194,9 @@ impl Soak<'_> {
                 found.extend(checker::settled(before, after));
             }
             if found.is_empty() || Instant::now() > deadline {
-                if !found.is_empty() {
+                if let Some((_, text)) = found.last_mut() {
                     let left = samples::connections(field);
-                    let text = format!("{} connections: {}", left.len(), left.join(", "));
-                    found.push((Rule::NothingGrows, text));
+                    let _ = write!(text, "; {} connections: {}", left.len(), left.join(", "));
                 }
                 found.extend(checker::growth(&lock(&shared.samples)));
                 found.into_iter().for_each(|(rule, text)| shared.violate(rule, text));

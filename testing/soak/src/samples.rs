@@ -25,11 +25,11 @@ pub(crate) fn sample(field: &Field) -> Result<Option<Sample>> {
         Err(_) => return Ok(None),
     };
     let Some((memory_kib, descriptors, map_kib)) = of_process(pid) else { return Ok(None) };
-    let node = field.rig.node.sandbox().namespaces();
-    let mut sockets = sockets(node)?;
-    for place in &field.clients {
-        sockets += self::sockets(place.executor.sandbox().namespaces())?;
+    let mut sockets = 0;
+    for (_, namespaces) in places(field) {
+        sockets += self::sockets(namespaces)?;
     }
+    let node = field.rig.node.sandbox().namespaces();
     let pins = node.run(|| count_files(Path::new(PINS)))?;
     Ok(Some(Sample { at_us: now_us(), pid, memory_kib, descriptors, map_kib, sockets, pins }))
 }
@@ -70,13 +70,17 @@ fn count_sockets(table: &str) -> u64 {
     states.filter(|state| *state != TIME_WAIT).count() as u64
 }
 
+/// The node and the clients' places.
+fn places(field: &Field) -> impl Iterator<Item = (&'static str, &Namespaces)> {
+    let clients = field.clients.iter();
+    let clients = clients.map(|place| (place.name, place.executor.sandbox().namespaces()));
+    std::iter::once(("node", field.rig.node.sandbox().namespaces())).chain(clients)
+}
+
 /// The TCP sockets that are connected, by place.
 pub(crate) fn connections(field: &Field) -> Vec<String> {
-    let node = ("node", field.rig.node.sandbox().namespaces());
-    let places = field.clients.iter();
-    let places = places.map(|place| (place.name, place.executor.sandbox().namespaces()));
     let mut lines = Vec::new();
-    for (name, namespaces) in std::iter::once(node).chain(places) {
+    for (name, namespaces) in places(field) {
         let listed = namespaces.run(|| {
             let tables = ["tcp", "tcp6"].map(|table| format!("/proc/thread-self/net/{table}"));
             tables.map(|table| {

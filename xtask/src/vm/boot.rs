@@ -144,7 +144,7 @@ fn once(machine: &Machine, limit: Duration) -> anyhow::Result<Outcome> {
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     // What the kernel does not know is in the environment of its init.
     let only = if *packets_only { " PACKETS_ONLY=1" } else { "" };
-    let log = if entry.debug_log { " DEBUG_LOG=1" } else { "" };
+    let log = if entry.plays_debug_log() { " DEBUG_LOG=1" } else { "" };
     let parameters = format!("console={} quiet panic=-1{only}{log}", console(entry.arch));
     command.arg("-append").arg(parameters);
     let finished = capture::capture_within(&mut command, limit, |_| {})?;

@@ -107,8 +107,7 @@ impl ClusterRoutes {
     pub(crate) fn take(&mut self, pool: &Pool) -> bool {
         let Some(receiver) = &mut self.slices else { return false };
         let Some(followed) = receiver.borrow_and_update().clone() else { return false };
-        let slices: Vec<_> = followed.objects.values().map(Arc::as_ref).collect();
-        let is_whole = followed.objects.contains_key(FIRST_SLICE);
+        let (slices, is_whole) = slices_of(&followed);
         let Some(next) = NodeRoutes::of(&slices, is_whole, pool) else { return false };
         if next == self.known {
             return false;
@@ -123,14 +122,16 @@ impl ClusterRoutes {
 
     /// Writes the copy on disk, if it is of other routes. Retried every two seconds.
     fn save(&mut self) {
+        if self.is_saved || self.refused.is_some() {
+            return;
+        }
         let Some(followed) = self.slices.as_ref().and_then(|slices| slices.borrow().clone()) else {
             return;
         };
-        let is_whole = followed.objects.contains_key(FIRST_SLICE);
-        if self.is_saved || self.refused.is_some() || !is_whole {
+        let (slices, is_whole) = slices_of(&followed);
+        if !is_whole {
             return;
         }
-        let slices: Vec<_> = followed.objects.values().map(Arc::as_ref).collect();
         match self.copy.write(&slices) {
             Ok(()) => self.is_saved = true,
             Err(error) => {
@@ -197,4 +198,10 @@ impl ClusterRoutes {
             });
         }
     }
+}
+
+/// The slices, and whether they are all: the first one exists as long as a controller has run.
+fn slices_of(followed: &Followed<RedirectRouteSliceSpec>) -> (Vec<&RedirectRouteSliceSpec>, bool) {
+    let slices = followed.objects.values().map(Arc::as_ref).collect();
+    (slices, followed.objects.contains_key(FIRST_SLICE))
 }

@@ -25,7 +25,7 @@ impl FormerPools {
     /// Of a start that has found the pools `pinned` in force. They are not served if something
     /// else of this host has their addresses, which may be why the pool was changed.
     pub(crate) async fn find(datapath: &Datapath, pinned: &[IpNet]) -> Self {
-        let ours = nets(datapath.pool());
+        let ours = datapath.pool().nets();
         let replaced: Vec<_> = pinned.iter().copied().filter(|net| !ours.contains(net)).collect();
         let mut time = FORMER_POOL_TIME;
         for pool in datapath.former_pools().iter().chain(&replaced) {
@@ -61,10 +61,4 @@ impl FormerPools {
             });
         }
     }
-}
-
-/// The ranges of a pool.
-pub(crate) fn nets(pool: &Pool) -> Vec<IpNet> {
-    let ipv6 = pool.ipv6.map(|net| IpNet::from(net.trunc()));
-    std::iter::once(IpNet::from(pool.ipv4.trunc())).chain(ipv6).collect()
 }

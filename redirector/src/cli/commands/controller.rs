@@ -7,13 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    agent,
-    cli::{
-        context::block_on,
-        exit::Exit,
-        io::Env,
-        log_args::{LogArgs, LogFormat},
-    },
+    cli::{context::block_on, exit::Exit, io::Env, log_args::LogArgs},
     cluster, kubernetes,
 };
 
@@ -46,9 +40,7 @@ impl Controller {
             write!(env.out, "{}", cluster::definitions())?;
             return Ok(Exit::Done);
         }
-        let LogArgs { log_level, log_format } = &self.log;
-        agent::start_logging(log_level, *log_format == LogFormat::Json, env.variable)
-            .map_err(|error| Exit::Usage.because(error.to_string()))?;
+        self.log.start(env)?;
         block_on(self.serve())??;
         Ok(Exit::Done)
     }

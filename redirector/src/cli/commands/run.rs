@@ -3,12 +3,7 @@
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::cli::{
-    context::Context,
-    exit::Exit,
-    io::Env,
-    log_args::{LogArgs, LogFormat},
-};
+use crate::cli::{context::Context, exit::Exit, io::Env, log_args::LogArgs};
 use crate::{
     agent::{self, WhenTaken},
     config::Accepted,
@@ -45,9 +40,7 @@ impl Run {
         // Read before logging starts: a broken file is reported as by every other command.
         let (mut accepted, errors) = Accepted::at_start(context.config())?;
         accepted.config.datapath.debug_flag = self.debug_datapath;
-        let LogArgs { log_level, log_format } = &self.log;
-        agent::start_logging(log_level, *log_format == LogFormat::Json, env.variable)
-            .map_err(|error| Exit::Usage.because(error.to_string()))?;
+        self.log.start(env)?;
         agent::prepare_memory();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -136,9 +136,7 @@ async fn host_changes(removed: Removed, config: &Config) -> anyhow::Result<Repor
         .chain(removed.pool_ipv6)
         .chain(removed.former_pools)
         .filter_map(|pool| pool.parse::<IpNet>().ok());
-    let configured =
-        [IpNet::from(config.pool.ipv4)].into_iter().chain(config.pool.ipv6.map(IpNet::from));
-    let pools: std::collections::BTreeSet<IpNet> = pinned.chain(configured).collect();
+    let pools: std::collections::BTreeSet<IpNet> = pinned.chain(config.pool.nets()).collect();
     let mut guards = Vec::new();
     for pool in pools {
         if host::remove_guard(pool).await? {

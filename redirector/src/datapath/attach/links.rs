@@ -105,18 +105,21 @@ impl Links {
         Ok(())
     }
 
-    /// Whether the links of older pins stay: those of a former pool whose addresses are not ours.
-    fn is_kept(&self, old: &Pins) -> bool {
-        let ours = [IpNet::from(self.pool.ipv4)].into_iter().chain(self.pool.ipv6.map(IpNet::from));
-        let ours: Vec<IpNet> = ours.collect();
+    /// What the last agent of older pins wrote whose links stay: those of a former pool whose
+    /// addresses are not ours.
+    fn kept(&self, old: &Pins) -> Option<AgentState> {
+        if !old.is_former() {
+            return None;
+        }
+        let state = upgrade::agent_state(old).ok().flatten()?;
+        let (pools, ours) = (pools_of(&state), self.pool.nets());
         let overlaps = |net: &IpNet| ours.iter().any(|own| own.contains(net) || net.contains(own));
-        let pools = former_state(old).map(|state| pools_of(&state)).unwrap_or_default();
-        !pools.is_empty() && !pools.iter().any(overlaps)
+        (!pools.is_empty() && !pools.iter().any(overlaps)).then_some(state)
     }
 
     /// See [`crate::datapath::Datapath::former_pools`].
     pub(crate) fn former_pools(&self) -> Vec<IpNet> {
-        let states = self.older.iter().filter(|old| self.is_kept(old)).filter_map(former_state);
+        let states = self.older.iter().filter_map(|old| self.kept(old));
         states.flat_map(|state| pools_of(&state)).collect()
     }
 
@@ -124,7 +127,7 @@ impl Links {
     pub(crate) fn retire(&mut self, max_age: Duration) -> Result<Vec<IpNet>, DatapathError> {
         let mut retired = Vec::new();
         for old in self.older.clone() {
-            let Some(state) = former_state(&old).filter(|_| self.is_kept(&old)) else { continue };
+            let Some(state) = self.kept(&old) else { continue };
             let age = Duration::from_nanos(sys::monotonic_ns().saturating_sub(state.heartbeat_ns));
             if age < max_age || !old.interfaces().is_empty() {
                 continue;
@@ -297,7 +300,7 @@ impl Links {
             return Ok(());
         }
         for old in std::mem::take(&mut self.older) {
-            let in_use = !old.interfaces().is_empty() || self.is_kept(&old);
+            let in_use = !old.interfaces().is_empty() || self.kept(&old).is_some();
             let removed = if in_use { Ok(()) } else { old.remove().map(drop) };
             if in_use || removed.is_err() {
                 self.older.push(old);
@@ -360,7 +363,7 @@ impl Links {
     ) -> Result<Option<OwnedFd>, DatapathError> {
         for old in self.older.iter().rev() {
             let from = old.link(cgroup, name);
-            if !from.exists() || self.is_kept(old) {
+            if !from.exists() || self.kept(old).is_some() {
                 continue;
             }
             if names::programs_that(Role::FollowsOrigins).any(|follower| follower == name)
@@ -395,11 +398,6 @@ impl Links {
         };
         Ok(map(old)? != map(&self.pins)?)
     }
-}
-
-/// What the last agent of a former pool wrote; none for other pins.
-fn former_state(old: &Pins) -> Option<AgentState> {
-    upgrade::agent_state(old).ok().flatten().filter(|_| old.is_former())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), DatapathError> {

@@ -225,7 +225,7 @@ impl Remove {
 fn print_change(env: &mut Env<'_>, output: OutputArgs, changed: &Changed) -> anyhow::Result<Exit> {
     output.print(env, changed, |env| render(env, changed))?;
     for warning in &changed.warnings {
-        writeln!(env.err, "redirector: warning: {warning}")?;
+        env.warn(warning)?;
     }
     Ok(Exit::Done)
 }

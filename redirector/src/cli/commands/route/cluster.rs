@@ -144,7 +144,7 @@ fn print(env: &mut Env<'_>, output: OutputArgs, changed: &ClusterChanged) -> any
         }
     })?;
     for warning in &changed.warnings {
-        writeln!(env.err, "redirector: warning: {warning}")?;
+        env.warn(warning)?;
     }
     Ok(())
 }

@@ -127,7 +127,7 @@ impl Rollback {
             print_diff(env, &rolled.result)
         })?;
         for warning in &rolled.result.warnings {
-            writeln!(env.err, "redirector: warning: {warning}")?;
+            env.warn(warning)?;
         }
         Ok(Exit::Done)
     }

@@ -61,7 +61,7 @@ impl Import {
         if let Some(warning) =
             route::import::old_wildcards_warning(&self.file, &parsed.old_wildcards)
         {
-            writeln!(env.err, "redirector: warning: {warning}")?;
+            env.warn(&warning)?;
         }
         let routes = parsed.routes.iter().map(RawRoute::from).collect();
         let request = ImportRequest { routes, replace: self.replace, dry_run: self.dry_run };
@@ -74,7 +74,7 @@ impl Import {
         })?;
         self.output.print(env, &imported, |env| print_diff(env, &imported))?;
         for warning in &imported.warnings {
-            writeln!(env.err, "redirector: warning: {warning}")?;
+            env.warn(warning)?;
         }
         Ok(Exit::Done)
     }
