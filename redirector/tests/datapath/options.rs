@@ -221,11 +221,7 @@ fn a_jvms_keepalive_is_below_the_idle_timeout() {
         + s.getOption(ExtendedSocketOptions.TCP_KEEPIDLE) + \" \"\n\
         + s.getOption(ExtendedSocketOptions.TCP_KEEPINTERVAL));\n\
         } } }";
-    let line = format!(
-        "d=$(mktemp -d) && cat > $d/Keep.java <<'END' && java $d/Keep.java {VIP}; rm -r $d\n\
-        {program}\nEND\n"
-    );
-    assert_eq!(bed.run(&line).success().unwrap().stdout.trim(), "true 233 23");
+    assert_eq!(bed.java("Keep", program).trim(), "true 233 23");
 }
 
 #[test]

@@ -47,24 +47,10 @@ fn programs_are_swapped_under_load_and_no_connect_fails() {
 #[test]
 fn a_connection_keeps_its_peer_across_a_restart() {
     let (bed, _one, _two) = Bed::with_two_servers();
-    // Connects, waits for a line, then prints its peer.
-    let script = format!(
-        "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); \
-            input(); print(s.getpeername())"
-    );
-    let mut command = bed.executor.command("/usr/bin/python3");
-    command
-        .args(["-c", &script])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    assert_eq!(lines.next().unwrap().unwrap(), "up");
+    let held = bed.hold();
     drop(bed.datapath);
     let datapath = attached(&bed.rig);
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), format!("('{VIP}', {PORT})"));
-    assert!(child.wait().unwrap().success());
+    held.assert_peer_and_close();
     assert_eq!(datapath.route_counters(INDEX).unwrap().established, 1);
 }
 

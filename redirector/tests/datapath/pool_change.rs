@@ -56,27 +56,14 @@ fn retire(bed: &mut Bed, max_age: Duration) -> usize {
 fn both_pools_are_served_until_the_former_one_retires() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
     let load = bed.load(500, 6.0, &["one", "two"]);
-    let script = format!(
-        "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); \
-            input(); print(s.getpeername()[0])"
-    );
-    let mut command = bed.executor.command("/usr/bin/python3");
-    command
-        .args(["-c", &script])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    assert_eq!(lines.next().unwrap().unwrap(), "up");
+    let held = bed.hold();
 
     // The time begins with the last heartbeat.
     bed.datapath.heartbeat().unwrap();
     bed.datapath = changed(&bed, &other_pool("198.19.0.0/16", "fd00:19::/112"));
     assert_eq!((peer(&bed, NEW_VIP).as_str(), peer(&bed, VIP).as_str()), (NEW_VIP, VIP));
     assert_eq!(bed.counters().established, 1, "the former pool has its own counters");
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), VIP, "a connection keeps its peer");
-    assert!(child.wait().unwrap().success());
+    held.assert_peer_and_close();
     let report = load.report().unwrap();
     assert!(report.flawless(), "{report:?}");
 

@@ -1,8 +1,10 @@
 //! The datapath on a rig, and what all tests use.
 
 use std::{
+    io::{BufRead as _, BufReader, Lines, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    process::{Child, ChildStdout, Stdio},
     time::Duration,
 };
 
@@ -82,9 +84,21 @@ impl Bed {
 
     /// The output of a Python script in the executor.
     pub(crate) fn python(&self, script: &str) -> String {
-        let mut command = self.executor.command("/usr/bin/python3");
-        command.args(["-c", script]);
-        testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout
+        python(&self.executor, script)
+    }
+
+    /// The output of a Java program's class in the executor, with the VIP as its argument.
+    pub(crate) fn java(&self, class: &str, text: &str) -> String {
+        let line = format!(
+            "d=$(mktemp -d) && cat > $d/{class}.java <<'END' && java $d/{class}.java {VIP}; \
+            rm -r $d\n{text}\nEND\n"
+        );
+        self.run(&line).success().unwrap().stdout
+    }
+
+    /// Connects to the VIP, and keeps the connection.
+    pub(crate) fn hold(&self) -> HeldConnection {
+        HeldConnection::open(&self.executor)
     }
 
     /// The greeting that a connect from the executor gets, or the name of its errno.
@@ -164,4 +178,41 @@ pub(crate) fn greeting(sandbox: &testbed::Sandbox, address: &str, port: u16) -> 
     let mut command = sandbox.command("/usr/bin/python3");
     command.args(["-c", &script]);
     testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout.trim().to_owned()
+}
+
+/// The output of a Python script in an executor.
+pub(crate) fn python(executor: &Executor, script: &str) -> String {
+    let mut command = executor.command("/usr/bin/python3");
+    command.args(["-c", script]);
+    testbed::process::finish(command, LIMIT).unwrap().success().unwrap().stdout
+}
+
+/// A connection to the VIP from a process of its own.
+pub(crate) struct HeldConnection {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl HeldConnection {
+    fn open(executor: &Executor) -> Self {
+        let script = format!(
+            "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\n\
+            print('up', flush=True); input(); print(s.getpeername()); s.close()"
+        );
+        let mut command = executor.command("/usr/bin/python3");
+        command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "up");
+        Self { child, lines }
+    }
+
+    /// Asserts that its peer is still the VIP, and closes it.
+    #[track_caller]
+    pub(crate) fn assert_peer_and_close(mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let peer = self.lines.next().unwrap().unwrap();
+        assert_eq!(peer, format!("('{VIP}', {PORT})"), "a connection keeps its peer");
+        assert!(self.child.wait().unwrap().success());
+    }
 }

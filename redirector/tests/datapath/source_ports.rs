@@ -8,7 +8,7 @@ use redirector::{
 };
 use testbed::{Executor, ExecutorOptions, customer::Ending, process, topology::LOAD_BALANCERS};
 
-use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP};
+use crate::rig::{Bed, INDEX, LIMIT, PORT, VIP, python};
 
 /// The errno EADDRNOTAVAIL.
 const NO_PORT: &str = "99";
@@ -56,10 +56,7 @@ fn connect(executor: &Executor, held: u32, number: u32, family: &str) -> Vec<Str
          \x20\x20except OSError as e: print(e.errno)",
         LOAD_BALANCERS[0]
     );
-    let mut command = executor.command("/usr/bin/python3");
-    command.args(["-c", &script]);
-    let finished = process::finish(command, LIMIT).unwrap().success().unwrap();
-    finished.stdout.lines().map(ToOwned::to_owned).collect()
+    python(executor, &script).lines().map(ToOwned::to_owned).collect()
 }
 
 /// After a connect that found no source port, the next one goes to the other backend.

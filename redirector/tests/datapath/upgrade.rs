@@ -175,18 +175,7 @@ fn unreadable_routes_are_served_by_the_old_programs() {
 #[test]
 fn old_programs_follow_sockets_with_their_origins() {
     let (mut bed, _one, _two) = Bed::with_two_servers();
-    let script = format!(
-        "import socket\ns = socket.create_connection(('{VIP}', {PORT}))\nprint('up', flush=True); \
-            input(); print(s.getpeername()); s.close()"
-    );
-    let mut command = bed.executor.command("/usr/bin/python3");
-    command
-        .args(["-c", &script])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    assert_eq!(lines.next().unwrap().unwrap(), "up");
+    let held = bed.hold();
 
     let new = newer(1, &[names::ORIGINS]);
     let load = bed.load(1000, 3.0, &["one", "two"]);
@@ -197,9 +186,7 @@ fn old_programs_follow_sockets_with_their_origins() {
     // Also connects whose peer was read between two swaps.
     assert!(report.flawless(), "{report:?}");
 
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), format!("('{VIP}', {PORT})"));
-    assert!(child.wait().unwrap().success());
+    held.assert_peer_and_close();
     let counters = bed.counters();
     assert_eq!((counters.started, counters.established), (3001, 3001), "{counters:?}");
     assert_eq!(counters.closed, 3001, "{counters:?}");

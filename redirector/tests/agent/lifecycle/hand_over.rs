@@ -10,6 +10,7 @@ use testbed::{
     Executor, Rig,
     agent::{Agent, AgentOptions},
     clients::{DnsLoad, DnsLoadOptions, LoadOptions, LoadProcess},
+    customer::DnsServer,
     lookup_programs::{LookupPrograms, Resolver},
     process::until,
     topology::{INTERNAL_NAME, UNRELATED_NAME},
@@ -215,14 +216,19 @@ fn can_bind(rig: &Rig) -> [bool; 3] {
     rig.node.sandbox().namespaces().run(bind).unwrap()
 }
 
+/// An executor, the customer's DNS, and an agent whose sockets are stored, as systemd does.
+fn with_stored_sockets(rig: &Rig) -> (Executor, DnsServer, Agent) {
+    let executor = rig.executor(testbed::ExecutorOptions::pod("job")).unwrap();
+    let dns = rig.customer.dns_server().unwrap();
+    let options =
+        AgentOptions { keeps_sockets: true, ..AgentOptions::with_config(binary(), CONFIG) };
+    (executor, dns, Agent::start(&rig.node, options).unwrap())
+}
+
 #[test]
 fn stored_sockets_outlive_a_killed_agent() {
     let rig = Rig::new().unwrap();
-    let executor = rig.executor(testbed::ExecutorOptions::pod("job")).unwrap();
-    let _dns = rig.customer.dns_server().unwrap();
-    let options =
-        AgentOptions { keeps_sockets: true, ..AgentOptions::with_config(binary(), CONFIG) };
-    let mut agent = Agent::start(&rig.node, options).unwrap();
+    let (executor, _dns, mut agent) = with_stored_sockets(&rig);
     let expected = [
         "control".to_owned(),
         "tcp-127.0.0.1-9464".to_owned(),
@@ -264,11 +270,7 @@ fn waiting_octets(rig: &Rig) -> u64 {
 #[test]
 fn real_resolvers_wait_for_the_next_agent() {
     let rig = Rig::new().unwrap();
-    let executor = rig.executor(testbed::ExecutorOptions::pod("job")).unwrap();
-    let _dns = rig.customer.dns_server().unwrap();
-    let options =
-        AgentOptions { keeps_sockets: true, ..AgentOptions::with_config(binary(), CONFIG) };
-    let mut agent = Agent::start(&rig.node, options).unwrap();
+    let (executor, _dns, mut agent) = with_stored_sockets(&rig);
     let programs = LookupPrograms::prepare(&executor.sandbox().home().join("lookups")).unwrap();
     // On a busy machine an agent may start for longer than their five seconds.
     let resolv = format!("nameserver {SHIM}\noptions timeout:25 attempts:2\n");
