@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use testbed::Executor;
-use testbed::topology::{INTERNAL_NAME, RESOLVER_ADDRESS};
+use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS, RESOLVER_ADDRESS};
 
 use crate::field::{Field, LIMIT, client, resolv};
 use crate::loads::{Loaded, for_seconds};
@@ -40,6 +40,22 @@ while left > 0:
     response.read()
     assert connection.sock, 'the registry has closed the connection'
 print(response.status, connection.sock.getsockname()[1])
+";
+
+/// Connects once from each of the first ports of a flood, and prints those that got no greeting.
+const FROM_EACH_PORT: &str = "
+import socket, sys
+for port in range(1025, 1225):
+    s = socket.socket()
+    s.settimeout(5)
+    try:
+        s.bind(('', port))
+        s.connect((sys.argv[1], 8080))
+        assert b'lb' in b''.join(iter(lambda: s.recv(100), b''))
+    except (OSError, AssertionError) as error:
+        sys.exit('port %d: %r' % (port, error))
+    s.close()
+print('all greeted')
 ";
 
 /// The address of the pod with this number: the rig numbers its executors from 1.
@@ -119,6 +135,28 @@ fn spoofed_syns_leave_the_connection_of_the_victim_alone() {
         let options = format!("--source-port {PORT} --rate 2000 --kind syn --target {vip}:443");
         flood(attacker, &format!("--source {source} {options}"))
     });
+}
+
+/// Connection tracking of the node remembers SYNs that nobody answers for two minutes, by addresses
+/// and ports alone, and takes a later connection with those of such a SYN for invalid. A node that
+/// drops false source addresses is safe from it.
+#[test]
+fn spoofed_syns_to_silent_backends_leave_later_connects_alone() {
+    let field = Field::new();
+    let filter = "sysctl -qw net.ipv4.conf.all.rp_filter=1";
+    field.rig.node.sandbox().run(filter, LIMIT).unwrap().success().unwrap();
+    let attacker = field.guest_pod("attacker");
+    let victim = field.guest_pod("victim");
+    LOAD_BALANCERS.map(|address| field.rig.customer.silence(address).unwrap());
+    let (source, vip) = (pod_address(2), field.vip(INTERNAL_NAME));
+    let options = format!("--rate 2000 --kind syn --target {vip}:8080");
+    let sent = flood(&attacker, &format!("--source {source} {options}"));
+    assert!(sent > 400, "the attack was only {sent} packets");
+    LOAD_BALANCERS.map(|address| field.rig.customer.unsilence(address).unwrap());
+    field.await_eligible();
+    let line = format!("/usr/bin/python3 -c \"{FROM_EACH_PORT}\" {vip}");
+    let connected = victim.run(&line, LIMIT).unwrap();
+    assert_eq!(connected.text().trim(), "all greeted", "{}", field.log_tail());
 }
 
 /// Queries with the victim's address: their answers go where they came from.

@@ -205,7 +205,7 @@ impl Field {
 
     /// Waits until the agent's probes have brought every backend back.
     #[track_caller]
-    fn await_eligible(&self) {
+    pub(crate) fn await_eligible(&self) {
         let all_eligible = || {
             let listed = self.rig.node.cli_json(binary(), &["route", "list"])?;
             let routes = listed["routes"].as_array().into_iter().flatten();

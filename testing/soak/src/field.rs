@@ -50,9 +50,13 @@ ports = [\"8080\"]
 
 /// Thousands of connects a second through one address translation would use up its ports, and the
 /// servers' sockets that wait for late segments would refuse a port that is used again.
+///
+/// The node drops false source addresses: otherwise its connection tracking takes later connects of
+/// a guest for invalid whose address a tenant has used, redirected or not.
 const NODE_SETTINGS: &str = "sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_time_wait=5 \
     net.netfilter.nf_conntrack_tcp_timeout_close=5 net.netfilter.nf_conntrack_udp_timeout=5 \
-    net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1 && \
+    net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1 \
+    net.ipv4.conf.all.rp_filter=1 && \
     mkdir -p /run/state && mount -t tmpfs -o size=4m,mode=0755 soak /run/state";
 
 /// A place to connect and to look names up from.

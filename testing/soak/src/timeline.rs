@@ -106,20 +106,35 @@ impl Timeline {
     /// The load balancers that a connect of this time may reach: those published then, and those
     /// published before until the agent must have noticed.
     pub(crate) fn valid_backends(&self, span_us: (u64, u64)) -> BTreeSet<usize> {
-        let mut valid = BTreeSet::new();
         let turn = if self.is_in_turn(span_us.0) { TURN_US } else { 0 };
-        for (at, (from_us, backends)) in self.published.iter().enumerate() {
+        self.in_force(span_us, turn).flatten().copied().collect()
+    }
+
+    /// The load balancers that an agent knows throughout this time, whether or not it has noticed
+    /// what was published last.
+    pub(crate) fn known_backends(&self, span_us: (u64, u64)) -> BTreeSet<usize> {
+        let sets = self.in_force(span_us, 0).cloned();
+        sets.reduce(|known, set| &known & &set).unwrap_or_default()
+    }
+
+    /// What an agent may use at this time: the sets published then, and those published before until
+    /// it must have noticed, at least for `turn_us`.
+    fn in_force(
+        &self,
+        span_us: (u64, u64),
+        turn_us: u64,
+    ) -> impl Iterator<Item = &BTreeSet<usize>> {
+        let published = self.published.iter().enumerate();
+        published.filter_map(move |(at, (from_us, backends))| {
             let replaced = self.published.get(at + 1).map(|(next_us, _)| *next_us);
             if replaced.is_some_and(|replaced| replaced + HORIZON_US < span_us.0) {
-                continue;
+                return None;
             }
-            let until = replaced
-                .map_or(u64::MAX, |replaced| self.noticed_by(replaced).max(replaced + turn));
-            if *from_us <= span_us.1 && span_us.0 <= until {
-                valid.extend(backends);
-            }
-        }
-        valid
+            let until = replaced.map_or(u64::MAX, |replaced| {
+                self.noticed_by(replaced).max(replaced + turn_us)
+            });
+            (*from_us <= span_us.1 && span_us.0 <= until).then_some(backends)
+        })
     }
 
     /// Whether an address has come back recently.
@@ -218,6 +233,17 @@ mod tests {
             let at = |second: u64| timeline.valid_backends((second * S, second * S));
             assert_eq!((at(149), at(151)), (set(&[0, 1]), set(&[1])), "{condition:?}");
         }
+    }
+
+    #[test]
+    fn an_added_address_is_known_once_the_agent_must_know() {
+        let mut timeline = with(&[(103, 130, Condition::AgentAway)]);
+        timeline.publish(50 * S, [1]);
+        timeline.publish(100 * S, [0, 1]);
+        let known = |second: u64| timeline.known_backends((second * S, second * S));
+        assert_eq!((known(40), known(90), known(149)), (set(&[0, 1]), set(&[1]), set(&[1])));
+        assert_eq!(known(151), set(&[0, 1]));
+        assert_eq!(timeline.known_backends((140 * S, 160 * S)), set(&[1]));
     }
 
     #[test]

@@ -118,8 +118,9 @@ fn is_avoidable(context: Context<'_>, at: usize, fault: &Interval, record: &Reco
     }
     let timeline = context.timeline;
     let since = fault.from_us.saturating_sub(EJECTED_AFTER_US);
-    let valid = timeline.valid_backends((from, to));
-    let alternative = valid.iter().any(|other| {
+    // An agent that has not noticed an address yet knows no alternative.
+    let known = timeline.known_backends((from, to));
+    let alternative = known.iter().any(|other| {
         *other != at && !timeline.suffers(Condition::Backend(*other), (since, to), EJECTED_AFTER_US)
     });
     // A backend that has just been added has no history: all others may still be ejected.
@@ -224,6 +225,22 @@ mod tests {
         let records: Vec<_> =
             (0..8).map(|n| record(30.0 + f64::from(n) / 10.0, Failed, "ETIMEDOUT")).collect();
         assert_eq!(broken(CONNECT, &timeline, &records), []);
+    }
+
+    #[test]
+    fn an_address_that_the_agent_may_not_know_is_no_alternative() {
+        let faults = [(93, 99, Condition::AgentAway), (97, 104, Condition::Backend(1))];
+        let mut timeline = timeline(&faults);
+        timeline.publish(82 * S, [1]);
+        timeline.publish(88 * S, [0, 1]);
+        let failing = |from: f64| -> Vec<Record> {
+            (0..8).map(|n| record(from + f64::from(n) / 10.0, Failed, "EHOSTUNREACH")).collect()
+        };
+        assert_eq!(broken(CONNECT, &timeline, &failing(101.5)), []);
+        let number = timeline.begin(130 * S, Some(Condition::Backend(1)), String::new());
+        timeline.end(number, 140 * S);
+        let rules = broken(CONNECT, &timeline, &failing(136.0));
+        assert_eq!(rules, [Rule::FailedBackendAvoided]);
     }
 
     #[test]
