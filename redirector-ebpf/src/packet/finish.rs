@@ -186,6 +186,29 @@ pub(crate) extern "C" fn rd_ended() -> i32 {
     CONTINUE
 }
 
+/// The guest repeats a SYN or the last FIN of the flow at `work.key`. Its reverse entry is as old,
+/// and a flood of others may have dropped it: the answer needs it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn rd_repeated() -> i32 {
+    let Some(work) = work() else { return NEXT };
+    // SAFETY: both keys and the entry are whole.
+    let (key, other, entry) =
+        unsafe { (&raw const (*work).key, &raw const (*work).other, &raw const (*work).entry) };
+    let flow = tables::brief(key).cast::<Flow>();
+    if flow.is_null() {
+        return CONTINUE;
+    }
+    reverse_key(work, flow);
+    // The look-up makes the entry a younger one.
+    if tables::brief(other).is_null() {
+        copy_flow(flow, work);
+        write_reverse(work);
+        tables::insert_brief(other, entry);
+    }
+    CONTINUE
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rd_count_ended() -> i32 {

@@ -123,7 +123,7 @@ extern "C" fn rd_guest_end() -> i32 {
     let offset = get!(work.segment.sequence).wrapping_sub(get!(flow.initial_sequence));
     let ended = state.with(decide::guest_segment(state, get!(work.segment.flags), offset));
     if ended == state {
-        return NEXT;
+        return finish::rd_repeated();
     }
     set!(flow.state = ended);
     if ended.is_ended() && !state.is_ended() {

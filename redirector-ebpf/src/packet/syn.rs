@@ -47,7 +47,7 @@ pub(crate) extern "C" fn rd_syn(skb: *mut __sk_buff) -> i32 {
     let waited = maps::now_ns().wrapping_sub(get!(flow.started_ns));
     let state: FlowState = get!(flow.state);
     match decide::guest_syn(state, same, waited, maps::control().syn_wait_ms.into()) {
-        GuestSyn::Again => CONTINUE,
+        GuestSyn::Again => finish::rd_repeated(),
         GuestSyn::New => {
             replace(state);
             rd_new_flow(skb, BackendId::NONE.0, 0)
@@ -100,7 +100,7 @@ extern "C" fn rd_move(skb: *mut __sk_buff, last: u32) -> i32 {
         || get!(work.choice.id).0 == last
         || get!(work.choice.all_ejected) != 0
     {
-        return CONTINUE;
+        return finish::rd_repeated();
     }
     // SAFETY: the key is whole.
     let flow = tables::brief(unsafe { &raw const (*work).key });

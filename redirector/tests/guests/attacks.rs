@@ -45,7 +45,7 @@ print(response.status, connection.sock.getsockname()[1])
 /// Connects once from each of the first ports of a flood, and prints those that got no greeting.
 const FROM_EACH_PORT: &str = "
 import socket, sys
-for port in range(1025, 1225):
+for port in range(1025, 1125):
     s = socket.socket()
     s.settimeout(5)
     try:
@@ -147,12 +147,16 @@ fn spoofed_syns_to_silent_backends_leave_later_connects_alone() {
     field.rig.node.sandbox().run(filter, LIMIT).unwrap().success().unwrap();
     let attacker = field.guest_pod("attacker");
     let victim = field.guest_pod("victim");
-    LOAD_BALANCERS.map(|address| field.rig.customer.silence(address).unwrap());
+    for address in LOAD_BALANCERS {
+        field.rig.customer.silence(address).unwrap();
+    }
     let (source, vip) = (pod_address(2), field.vip(INTERNAL_NAME));
     let options = format!("--rate 2000 --kind syn --target {vip}:8080");
     let sent = flood(&attacker, &format!("--source {source} {options}"));
     assert!(sent > 400, "the attack was only {sent} packets");
-    LOAD_BALANCERS.map(|address| field.rig.customer.unsilence(address).unwrap());
+    for address in LOAD_BALANCERS {
+        field.rig.customer.unsilence(address).unwrap();
+    }
     field.await_eligible();
     let line = format!("/usr/bin/python3 -c \"{FROM_EACH_PORT}\" {vip}");
     let connected = victim.run(&line, LIMIT).unwrap();

@@ -1,5 +1,6 @@
 //! Tables that are full, or wiped: new connections are refused, and old ones continue or end.
 
+use aya::maps::{HashMap, MapData};
 use redirector::datapath::FlowCounts;
 use redirector_common::{
     names,
@@ -15,7 +16,7 @@ use crate::{
         socket, vip,
     },
     rig::{NEXT, REDIRECT},
-    segments::{ACK, RST, SYN, Segment},
+    segments::{ACK, FIN, RST, SYN, Segment},
 };
 
 /// Asserts that both directions of the guest's flow are translated.
@@ -144,6 +145,34 @@ fn connections_of_a_guest_that_is_gone_count_as_closed() {
     field.bed.reopen();
     field.bed.datapath.expire_flows().unwrap();
     assert_eq!(field.route_counters(), counters);
+}
+
+/// The table of half-open and ended flows drops either entry of a flow first.
+#[test]
+fn a_repeated_syn_or_fin_gets_its_answer_after_a_flood() {
+    let field = FlowField::new(&BACKENDS[..1]);
+    let drop_reverse = || {
+        let mut brief: HashMap<MapData, FlowKey, BriefFlow> =
+            field.bed.lru_hash(names::BRIEF_FLOWS);
+        let keys: Vec<FlowKey> = brief.keys().map(Result::unwrap).collect();
+        for key in keys.iter().filter(|key| key.direction == FlowKey::REVERSE) {
+            brief.remove(key).unwrap();
+        }
+    };
+    let syn = Segment::new(guest(), vip(ROUTE), SYN);
+    field.redirect(&syn);
+    drop_reverse();
+    let sent = field.redirect(&syn);
+    let (verdict, accepted) = field.backend_sends(&accepts(&sent));
+    assert_eq!((verdict, accepted.source, accepted.flags), (NEXT, vip(ROUTE), SYN | ACK));
+    let fin = Segment::new(guest(), vip(ROUTE), FIN | ACK).at(GUEST_START + 1, BACKEND_START + 1);
+    let sent = field.redirect(&fin);
+    field.backend_sends(&answer(&sent, FIN | ACK));
+    assert_eq!(field.flows().keys().count(), 0);
+    drop_reverse();
+    let sent = field.redirect(&fin);
+    let (verdict, acknowledged) = field.backend_sends(&answer(&sent, ACK));
+    assert_eq!((verdict, acknowledged.source, acknowledged.flags), (NEXT, vip(ROUTE), ACK));
 }
 
 #[test]

@@ -117,8 +117,8 @@ impl Timeline {
         sets.reduce(|known, set| &known & &set).unwrap_or_default()
     }
 
-    /// What an agent may use at this time: the sets published then, and those published before until
-    /// it must have noticed, at least for `turn_us`.
+    /// What an agent may use at this time: the sets published then, and those published before
+    /// until it must have noticed, at least for `turn_us`.
     fn in_force(
         &self,
         span_us: (u64, u64),
@@ -130,9 +130,8 @@ impl Timeline {
             if replaced.is_some_and(|replaced| replaced + HORIZON_US < span_us.0) {
                 return None;
             }
-            let until = replaced.map_or(u64::MAX, |replaced| {
-                self.noticed_by(replaced).max(replaced + turn_us)
-            });
+            let until = replaced
+                .map_or(u64::MAX, |replaced| self.noticed_by(replaced).max(replaced + turn_us));
             (*from_us <= span_us.1 && span_us.0 <= until).then_some(backends)
         })
     }
