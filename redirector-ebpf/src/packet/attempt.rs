@@ -65,8 +65,10 @@ pub(crate) extern "C" fn rd_attempt_failed(failure: u32) -> i32 {
     let id = get!(flow.backend_id);
     // A look-up that fails ends the path: see `rd_count_established`.
     let Some(stats) = maps::route_stats(get!(flow.route)) else { return NEXT };
+    add(&mut stats.started, 1);
     count_failure!(stats, failure);
     let Some(stats) = maps::backend_stats(id) else { return NEXT };
+    add(&mut stats.started, 1);
     count_failure!(stats, failure);
     if is_evidence(failure, get!(flow.origin), stats.established as u32) {
         health::record_failure(id, caller(work, get!(flow.peer_port)));

@@ -16,7 +16,7 @@ use super::{
     work::{Work, caller, copy_address, copy_flow, get, reverse_key, set},
 };
 use crate::{
-    health, maps, opaque, outcome,
+    health, maps, outcome,
     verdict::{CONTINUE, NEXT},
 };
 
@@ -82,17 +82,16 @@ extern "C" fn rd_count_established() -> i32 {
     set!(flows.window_flows = window - 1);
     let (route, id) = (get!(work.entry.flow.route), get!(work.entry.flow.backend_id));
     let elapsed = get!(work.report.elapsed_ns);
-    // A connect that was counted as a failure has begun once more.
-    let again = opaque::number(u64::from(get!(work.entry.flow.state).has(FlowState::FAILED)));
     let caller = caller(work, get!(work.other.remote_port));
     // The end of a flow shows whether it was served.
     let _ = health::record_success(id, caller, get!(work.entry.flow.started_ns));
     let Some(stats) = maps::route_stats(route) else { return CONTINUE };
-    maps::add(&mut stats.started, again);
+    // Also one that was counted as a failure: it has begun once more.
+    maps::add(&mut stats.started, 1);
     maps::add(&mut stats.established, 1);
     maps::add(&mut stats.connect_ns, elapsed);
     let Some(stats) = maps::backend_stats(id) else { return CONTINUE };
-    maps::add(&mut stats.started, again);
+    maps::add(&mut stats.started, 1);
     maps::add(&mut stats.established, 1);
     rd_count_latency(route, elapsed as u32, (elapsed >> 32) as u32);
     let Some(times) = maps::backend_times(id) else { return CONTINUE };
@@ -130,8 +129,10 @@ extern "C" fn rd_table_full(skb: *mut __sk_buff) -> i32 {
     count(|stats| &mut stats.flows_full);
     tables::count_refused(tables::interface_flows(work));
     let Some(stats) = maps::route_stats(get!(flow.route)) else { return NEXT };
+    maps::add(&mut stats.started, 1);
     maps::add(&mut stats.aborted, 1);
     let Some(stats) = maps::backend_stats(get!(flow.backend_id)) else { return NEXT };
+    maps::add(&mut stats.started, 1);
     maps::add(&mut stats.aborted, 1);
     let state: FlowState = get!(flow.state);
     set!(flow.state = state.with(FlowState::RESET | FlowState::FAILED));

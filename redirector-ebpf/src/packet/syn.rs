@@ -237,18 +237,16 @@ fn claim_port(work: *mut Work) -> bool {
     result == claim::DONE
 }
 
-/// Counts a SYN to `work.choice`.
+/// Notes a SYN to `work.choice`. It counts as started with its outcome: a flood may drop the flow
+/// before, and a guest that gives up says nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rd_count_start() -> i32 {
     let Some(work) = work() else { return CONTINUE };
     let id: BackendId = get!(work.choice.id);
     let Some(stats) = maps::route_stats(get!(work.segment.index)) else { return CONTINUE };
-    maps::add(&mut stats.started, 1);
     let all_ejected = opaque::number(u64::from(get!(work.choice.all_ejected)));
     maps::add(&mut stats.all_ejected, all_ejected);
-    let Some(stats) = maps::backend_stats(id) else { return CONTINUE };
-    maps::add(&mut stats.started, 1);
     if get!(work.choice.is_trial) != 0 {
         health::start_trial(id, caller(work, get!(work.choice.port)));
     }
