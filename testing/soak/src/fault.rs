@@ -96,6 +96,8 @@ pub(crate) enum Resource {
 pub(crate) enum Condition {
     /// The agent does not answer: what only the agent does may fail.
     AgentAway,
+    /// Nobody has the shim's address: what is sent to it is lost.
+    ShimAway,
     /// Connects to this backend may fail.
     Backend(usize),
     /// Queries to this upstream may fail.
@@ -146,8 +148,8 @@ impl Fault {
             | Self::AgentStopped
             | Self::AgentUpgraded
             | Self::AgentCrashLoop
-            | Self::AgentWithoutMemory
-            | Self::ShimAddressRemoved => Some(Condition::AgentAway),
+            | Self::AgentWithoutMemory => Some(Condition::AgentAway),
+            Self::ShimAddressRemoved => Some(Condition::ShimAway),
             Self::BackendKilled(at) | Self::BackendStopped(at) | Self::BackendObstructed(at, _) => {
                 Some(Condition::Backend(at))
             }

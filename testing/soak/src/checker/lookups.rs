@@ -44,7 +44,7 @@ fn is_excused(context: Context<'_>, task: &Task, record: &Record) -> bool {
         TaskKind::Udp | TaskKind::Tcp => {
             suffers(Condition::Uplink, 0) || suffers(Condition::Upstream(0), 0)
         }
-        _ if misses_the_agent(context, span) => true,
+        _ if misses_the_agent(context, span) || suffers(Condition::ShimAway, 0) => true,
         _ if mapped => false,
         _ => {
             let no_upstream = (0..2).all(|at| suffers(Condition::Upstream(at), UPSTREAM_AFTER_US));
@@ -91,16 +91,18 @@ mod tests {
     /// For each way, what excuses a missing answer, alone; nothing else does.
     #[test]
     fn a_missing_answer_needs_a_fault_of_its_own_way() {
-        use Condition::{AgentAway, Backend, DnsAway, Uplink, Upstream};
+        use Condition::{AgentAway, Backend, DnsAway, ShimAway, Uplink, Upstream};
         let ways: [(&str, &[Condition]); 5] = [
             (MAPPED, &[]),
             (UNRELATED, &[Uplink, Upstream(0)]),
             (BY_TCP, &[Uplink, Upstream(0)]),
-            (AT_SHIM, &[Uplink, AgentAway]),
-            (AT_SHIM_BY_TCP, &[AgentAway]),
+            (AT_SHIM, &[Uplink, AgentAway, ShimAway]),
+            (AT_SHIM_BY_TCP, &[AgentAway, ShimAway]),
         ];
+        let upstreams = [Upstream(0), Upstream(1)];
+        let others = [AgentAway, ShimAway, Backend(0), DnsAway, Uplink];
         for (task, excuses) in ways {
-            for condition in [AgentAway, Backend(0), DnsAway, Uplink, Upstream(0), Upstream(1)] {
+            for condition in others.into_iter().chain(upstreams) {
                 let timeline = timeline(&[(8, 12, condition)]);
                 let found = broken(task, &timeline, &[record(10.0, Failed, "no answer in time")]);
                 let excused = excuses.contains(&condition);
