@@ -233,3 +233,44 @@ fn resets_of_two_cgroups_eject_for_all() {
     let other = Caller::new(PortBe::new(80), Witness::cgroup(1));
     assert_eq!(refused.after_reset(other, now), refused);
 }
+
+/// What one of two cgroups or the prober may report, each half a second after the other.
+const REPORTS: [fn(Health, u64) -> Health; 13] = [
+    |health, now| health.after_failure(ONE, now),
+    |health, now| health.after_reset(ONE, now),
+    |health, now| health.with_extended_ejection(ONE, now),
+    |health, now| health.after_no_port(ONE, now),
+    |health, now| health.after_failure(TWO, now),
+    |health, now| health.after_no_port(TWO, now),
+    |health, now| health.agreed_on(now),
+    |health, now| health.on_trial(ONE, now),
+    |health, now| health.ejected_until(now + 30 * SECOND, now),
+    |health, now| health.after_probe(now),
+    |health, _| health.after_success(ONE),
+    |health, _| health.after_success(TWO),
+    |health, _| health.after_service(ONE),
+];
+
+/// Every sequence of five reports: nobody avoids a backend without a failure of its own, unless two
+/// others have seen one.
+#[test]
+fn no_sequence_of_reports_ejects_without_evidence() {
+    let reports = REPORTS.len();
+    for sequence in 0..reports.pow(5) {
+        let (mut health, mut now, mut seen) = (Health::HEALTHY, 10 * SECOND, [false; 13]);
+        for place in 0..5 {
+            let report = sequence / reports.pow(place) % reports;
+            health = REPORTS[report](health, now);
+            seen[report] = true;
+            let (one, two, prober) = (seen[0] || seen[1] || seen[2], seen[4], seen[6]);
+            let agreed = [one, two, prober].into_iter().filter(|failed| *failed).count() > 1;
+            let own = [(ONE, one || seen[3]), (TWO, two || seen[5]), (THREE, false)];
+            for (caller, evidence) in own {
+                let avoided = is_avoided(health, caller, now);
+                assert!(!avoided || evidence || agreed, "{caller:?} after {sequence}: {health:?}");
+            }
+            assert!(report != 12 || !is_avoided(health, ONE, now), "served: {health:?}");
+            now += SECOND / 2;
+        }
+    }
+}

@@ -5,6 +5,8 @@ mod backend;
 mod balance;
 mod connect;
 mod dns;
+#[cfg(test)]
+mod exhaustive_tests;
 mod fast_path;
 mod flow;
 mod lookup;
