@@ -63,6 +63,15 @@ fn a_listed_port_is_mapped_and_any_other_is_refused() {
 }
 
 #[test]
+fn a_denial_has_its_reason() {
+    let tables = TestTables::with_route(VIP, &[(443, 443)], &[], 0);
+    let reason = |index, port| deny_reason(&tables, index, PortBe::new(port));
+    assert_eq!(reason(VIP + 1, 443), DenyReason::NoRoute);
+    assert_eq!(reason(VIP, 80), DenyReason::PortNotListed);
+    assert_eq!(reason(VIP, 443), DenyReason::NoBackend);
+}
+
+#[test]
 fn the_policy_decides_between_pass_and_refuse() {
     let pass = RouteEntry::PASS;
     assert_eq!(

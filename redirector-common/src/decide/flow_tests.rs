@@ -39,6 +39,7 @@ fn a_guest_ends_a_flow_by_fin_or_reset() {
     assert_eq!(guest_segment(ESTABLISHED, ACK, 9), 0);
     assert_eq!(guest_segment(HALF_OPEN, RST, 1), FlowState::RESET);
     assert_eq!(guest_segment(HALF_OPEN, RST, 77), 0, "the answer to a stray acknowledgment");
+    assert_eq!(guest_segment(HALF_OPEN, ACK, 1), 0);
 }
 
 #[test]

@@ -104,5 +104,12 @@ mod tests {
             (None, None, None)
         );
         assert_eq!((pool.at(0), pool.at(258)), (base, last(0x1_0102)));
+        // Differences in two words do not cancel each other.
+        for (one, other) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+            let mut words = base.0;
+            words[one] ^= 1;
+            words[other] ^= 1;
+            assert_eq!(pool.index(Ip6Be(words)), None, "{one} and {other}");
+        }
     }
 }

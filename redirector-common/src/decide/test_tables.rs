@@ -206,7 +206,7 @@ impl Tables for TestTables {
         self.slots.borrow().get(index as usize).copied().unwrap_or_default()
     }
     fn address6(&self, id: BackendId) -> Ip6Be {
-        Self::address(id.0)
+        if id.0 < Self::FIRST_V6 { Ip6Be::default() } else { Self::address(id.0) }
     }
     fn connects(&self, _index: u32) -> u32 {
         self.connects.set(self.connects.get() + 1);

@@ -14,6 +14,8 @@ mod denial;
 mod draw;
 mod port_lookup;
 mod selection;
+#[cfg(test)]
+mod tests;
 
 pub(super) use block_read::BlockRead;
 pub use client_key::{ClientKey, Families};
