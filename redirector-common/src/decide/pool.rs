@@ -88,9 +88,9 @@ mod tests {
 
     #[test]
     fn the_ipv6_pool_is_as_large_as_the_ipv4_one() {
-        let base = Ip6Be([0xfd00_u32.to_be(), 0, 0, 0x1_0000_u32.to_be()]);
+        let base = Ip6Be([0xfd00_u32.to_be(), 3, 5, 0x1_0000_u32.to_be()]);
         let pool = Pool6::new(base, Pool4::new(Ip4Be::from_octets([198, 18, 0, 0]), 16));
-        let last = |word: u32| Ip6Be([base.0[0], 0, 0, word.to_be()]);
+        let last = |word: u32| Ip6Be([base.0[0], 3, 5, word.to_be()]);
         assert_eq!(
             (pool.index(last(0x1_0000)), pool.index(last(0x1_0102)), pool.index(last(0x1_ffff))),
             (Some(0), Some(258), Some(65535))
