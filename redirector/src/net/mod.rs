@@ -1,6 +1,6 @@
 //! The host's network: its nameservers, sockets that another process has opened, the process that
-//! has a port, the cgroups that have connections, the mark on our own sockets, and a socket for
-//! requests to the kernel.
+//! has a port, the cgroups that have connections, the source ports in use, the mark on our own
+//! sockets, and a socket for requests to the kernel.
 
 mod inherited_sockets;
 pub mod nameservers;
@@ -8,7 +8,9 @@ mod port_owner;
 pub(crate) mod route_socket;
 mod search_list;
 pub(crate) mod socket_mark;
+mod source_ports;
 mod tcp_owners;
+mod tcp_sockets;
 mod transport;
 
 pub use inherited_sockets::InheritedSockets;
@@ -16,5 +18,6 @@ pub(crate) use inherited_sockets::socket_name;
 pub use nameservers::{Nameservers, RESOLV_CONF};
 pub use port_owner::PortOwner;
 pub use search_list::SearchList;
+pub use source_ports::{SourcePorts, source_ports};
 pub use tcp_owners::tcp_owners;
 pub use transport::Transport;

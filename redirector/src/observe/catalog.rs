@@ -77,6 +77,12 @@ pub const METRICS: &[Metric] = &[
         "Interfaces by what serves the packets that pass them: guests (names and connects), names \
             (names only), host (names of attached cgroups), failed (attaching failed), none",
     ),
+    gauge(
+        "redirector_source_ports",
+        &["source", "backend"],
+        "Source ports in use by sockets of the agent's network namespace towards backends, the 64 \
+            largest numbers; absent while there is none",
+    ),
     counter(
         "redirector_packets",
         &["event"],

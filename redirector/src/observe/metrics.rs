@@ -167,6 +167,16 @@ impl Samples {
         for (state, number) in &snapshot.interfaces {
             self.add_labelled("redirector_interfaces", ("state", (*state).into()), *number as f64);
         }
+        for at in &snapshot.source_ports {
+            let labels = [
+                ("source", at.source.to_string().into()),
+                ("backend", at.backend.to_string().into()),
+            ];
+            self.0
+                .entry("redirector_source_ports")
+                .or_default()
+                .push((Labels::Two(labels), Value::Number(at.ports as f64)));
+        }
         for (event, number) in &snapshot.packets {
             let event = LabelValue::from(event.clone());
             self.add_labelled("redirector_packets", ("event", event), *number as f64);

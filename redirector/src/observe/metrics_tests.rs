@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     control::api::{Counters, ProblemCode},
     dns::QueryStatsSnapshot,
+    net::SourcePorts,
     observe::snapshot::{
         EjectionSample, EventSamples, GuestSample, GuestSamples, MAX_INTERFACES, MAX_LABELLED,
         OTHER_INTERFACES, PoolSample, RouteSample,
@@ -64,6 +65,11 @@ fn snapshot(routes: Vec<RouteSample>) -> Snapshot {
         changes: map(&["added"]),
         packets: map(&["names_answered"]),
         interfaces: [("guests", 3)].into(),
+        source_ports: vec![SourcePorts {
+            source: [192, 0, 2, 9].into(),
+            backend: ([203, 0, 113, 7], 443).into(),
+            ports: 12,
+        }],
         guests: guests(1),
         pool: PoolSample { addresses: 65534, leased: 2 },
         ..Snapshot::default()
@@ -141,6 +147,7 @@ fn the_page_has_the_numbers_of_the_snapshot() {
         "redirector_route_dns_answers_total{source=\"a.internal\",by=\"shim\"} 9.0",
         "redirector_route_dns_answers_total{source=\"a.internal\",by=\"packet\"} 4.0",
         "redirector_interfaces{state=\"guests\"} 3.0",
+        "redirector_source_ports{source=\"192.0.2.9\",backend=\"203.0.113.7:443\"} 12.0",
         "redirector_packets_total{event=\"names_answered\"} 7.0",
         "redirector_guest_flows{interface=\"vm0\",state=\"open\"} 3.0",
         "redirector_guest_flows{interface=\"vm0\",state=\"half_open\"} 2.0",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     control::api::{Counters, ProblemCode},
     dns::{HistogramSnapshot, QueryStatsSnapshot, UpstreamHealth},
+    net::SourcePorts,
 };
 
 /// Everything that a scrape reads from the agent.
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub packets: BTreeMap<String, u64>,
     /// Interfaces by what serves a guest's packets there.
     pub interfaces: BTreeMap<&'static str, u64>,
+    /// Source ports in use towards backends.
+    pub source_ports: Vec<SourcePorts>,
     /// What other processes had removed and was restored.
     pub restored: u64,
     /// The flows of guests by interface.

@@ -162,6 +162,8 @@ impl<'a> Session<'a> {
             (r#"(?s)"programs": \[[^\]]*\]"#, r#""programs": "[programs]""#),
             (r#"(?s)("names": \d+,\s+"counters": )\{[^}]*\}"#, r#"$1"[counters]""#),
             (r"(names?) answered \d+ times", "$1 answered [n] times"),
+            // A probe may have a port for a moment.
+            (r#"\n *"source_ports": \[[^\]]*\],"#, ""),
             (r#""(packet|shim)": \d+"#, r#""$1": "[number]""#),
             (r" +\d+(\.\d+)? (µs|ms|s) +\d+(\.\d+)? (µs|ms|s)  serving", "  [took]  serving"),
         ] {

@@ -1,6 +1,9 @@
 //! The numbers behind the metrics, read when they are scraped.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 
@@ -16,7 +19,7 @@ use crate::{
     control::api::{FlowsInfo, InterfaceInfo, Problem, ProblemCode, ServedBy},
     datapath::{BackendStatus, Ejection, RouteStatus, client_name},
     dns::HistogramSnapshot,
-    net::SearchList,
+    net::{self, SearchList},
     observe::{
         ConfigSample, EjectionSample, EventSamples, GuestSample, GuestSamples, PoolSample,
         RouteSample, RouteSamples, Snapshot,
@@ -59,6 +62,8 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         bypassed: interception.heartbeat_stale,
         interfaces: interfaces(&packet.interfaces),
         guests: guests(&packet.interfaces),
+        source_ports: net::source_ports(|address| totals.backends.contains(&address))
+            .unwrap_or_default(),
         packets: packet.counters,
         restored: state.healing().count(),
         names: reconciler.published_count() as u64,
@@ -114,6 +119,8 @@ struct Totals {
     problems: BTreeMap<ProblemCode, u64>,
     degraded: bool,
     errors: u64,
+    /// The addresses of all routes.
+    backends: HashSet<IpAddr>,
     /// Of this host.
     search: HostSearchList,
 }
@@ -165,6 +172,7 @@ impl Totals {
         let status = status.unwrap_or_default();
         let backends = &status.backends;
         let ejected = backends.iter().filter(|backend| backend.ejected().is_some()).count() as u64;
+        self.backends.extend(backends.iter().map(|backend| backend.address));
         let ejections = ejection_samples(backends);
         self.latency.add(&status);
         // Most routes have no problem, and building a view is expensive.

@@ -126,6 +126,7 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::
         cgroup2_mount: datapath::cgroup2_mount().ok(),
         pending_attachments: Vec::new(),
         uncovered: uncovered::uncovered(&datapath_view::directories(&pinned.attachments)),
+        source_ports: Vec::new(),
         pods: None,
         draining_cgroups: 0,
         foreign_programs: datapath_view::foreign_programs(bpffs, &pinned.attachments),

@@ -1,5 +1,7 @@
 //! The status of the running agent.
 
+use std::{collections::HashSet, net::IpAddr};
+
 use crate::{
     agent::{
         process::version_record,
@@ -13,7 +15,7 @@ use crate::{
     control::api,
     datapath,
     dns::{Publisher, UpstreamHealth},
-    net::SearchList,
+    net::{self, SearchList},
 };
 
 /// Everything that an operator asks first.
@@ -32,7 +34,7 @@ pub(crate) fn status(state: &AgentState) -> api::Status {
         agent: Some(agent(state)),
         config: Some(config(state)),
         dns: Some(dns(state)),
-        datapath: Some(datapath(state, packet)),
+        datapath: Some(datapath(state, packet, &routes)),
         events: Some(state.events.info(&state.reconciler.datapath)),
         routes,
     };
@@ -88,7 +90,11 @@ fn interception(state: &AgentState) -> api::InterceptionInfo {
     info
 }
 
-fn datapath(state: &AgentState, packet: api::PacketInfo) -> api::DatapathInfo {
+fn datapath(
+    state: &AgentState,
+    packet: api::PacketInfo,
+    routes: &[api::RouteView],
+) -> api::DatapathInfo {
     let (reconciler, attachments) = (&state.reconciler, state.attachments.attachments());
     let (status, pool) = (reconciler.datapath.status(), reconciler.pool());
     let agent = &state.config.at_start().agent;
@@ -109,10 +115,22 @@ fn datapath(state: &AgentState, packet: api::PacketInfo) -> api::DatapathInfo {
             })
             .collect(),
         uncovered: uncovered::uncovered(&datapath_view::directories(attachments)),
+        source_ports: source_ports(routes),
         pods: state.pods.view(&state.config.current().attach.pods),
         draining_cgroups: reconciler.datapath.draining(),
         foreign_programs: datapath_view::foreign_programs(&agent.bpffs, attachments),
         upgraded: version_record::last_upgrade(&agent.state_dir),
         packet,
     }
+}
+
+fn source_ports(routes: &[api::RouteView]) -> Vec<api::SourcePortsInfo> {
+    let backends = routes.iter().flat_map(|route| &route.backends);
+    let backends: HashSet<IpAddr> = backends.map(|backend| backend.address).collect();
+    let ports = net::source_ports(|address| backends.contains(&address)).unwrap_or_default();
+    let in_shape = |at: net::SourcePorts| {
+        let net::SourcePorts { source, backend, ports } = at;
+        api::SourcePortsInfo { source, backend, ports }
+    };
+    ports.into_iter().map(in_shape).collect()
 }

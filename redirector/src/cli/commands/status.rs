@@ -234,6 +234,9 @@ fn attached(env: &mut Env<'_>, datapath: &api::DatapathInfo) -> io::Result<()> {
     for (number, text) in uncovered(&datapath.uncovered).into_iter().enumerate() {
         line(if number == 0 { "uncovered" } else { "" }, text)?;
     }
+    for (number, text) in source_ports(&datapath.source_ports).into_iter().enumerate() {
+        line(if number == 0 { "ports" } else { "" }, text)?;
+    }
     for (number, text) in foreign_programs(&datapath.foreign_programs).into_iter().enumerate() {
         line(if number == 0 { "foreign" } else { "" }, text)?;
     }
@@ -253,6 +256,14 @@ pub(super) fn uncovered(all: &[api::UncoveredCgroup]) -> Vec<String> {
     let more = all.len().saturating_sub(SHOWN);
     let more = (more > 0).then(|| format!("and {} more", count(more, "cgroup")));
     all.iter().take(SHOWN).map(line).chain(more).collect()
+}
+
+/// A line for each source address with many ports in use towards a backend.
+fn source_ports(all: &[api::SourcePortsInfo]) -> Vec<String> {
+    /// Of 28,232 by default.
+    const MANY: u64 = 1000;
+    let many = all.iter().filter(|at| at.ports >= MANY);
+    many.map(|at| format!("{} in use from {} to {}", at.ports, at.source, at.backend)).collect()
 }
 
 /// What serves the packets that pass this host's interfaces.

@@ -288,6 +288,13 @@ fn status(problems: Vec<Problem>) -> api::Status {
                     connections: 1,
                 },
             ],
+            source_ports: [12_000, 999]
+                .map(|ports| SourcePortsInfo {
+                    source: [192, 0, 2, 9].into(),
+                    backend: ([203, 0, 113, 7], 443).into(),
+                    ports,
+                })
+                .into(),
             draining_cgroups: 2,
             upgraded: Some(UpgradeInfo {
                 at: jiff::Timestamp::UNIX_EPOCH,

@@ -105,6 +105,7 @@ attached   /sys/fs/cgroup/kubepods
 draining   2 cgroups with open sockets, followed until they close
 uncovered  /sys/fs/cgroup/docker (preset docker, 2 connections)
            /sys/fs/cgroup/a.service (1 connection)
+ports      12000 in use from 192.0.2.9 to 203.0.113.7:443
 packets    1 name answered 6 times, 2 connects of guests moved to another backend
 interfaces names and connects by packet: veth1
            names of attached cgroups by packet: lo

@@ -1,6 +1,9 @@
 //! The shapes of the datapath, part of the status.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,10 @@ pub struct DatapathInfo {
     /// What holds sockets and is not redirected.
     #[serde(default)]
     pub uncovered: Vec<UncoveredCgroup>,
+    /// The source ports in use towards backends, the most first: 64 pairs at most. Only sockets of
+    /// the agent's network namespace are known: those of executors with the host's network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_ports: Vec<SourcePortsInfo>,
     /// The pods of this node; null without access to the API of Kubernetes.
     #[serde(default)]
     pub pods: Option<PodsInfo>,
@@ -62,6 +69,17 @@ pub struct AttachmentInfo {
     pub programs: Vec<String>,
     /// Whether the cgroup still exists, with programs attached.
     pub live: bool,
+}
+
+/// The source ports that are in use from one address towards one backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePortsInfo {
+    /// The source address.
+    pub source: IpAddr,
+    /// The backend and its port.
+    pub backend: SocketAddr,
+    /// How many ports, those in TIME_WAIT included.
+    pub ports: u64,
 }
 
 /// A cgroup that could not be attached to.

@@ -20,8 +20,8 @@ pub use change::{
     Imported, Reloaded, RollbackRequest, RolledBack,
 };
 pub use datapath::{
-    AttachmentInfo, DatapathInfo, ForeignProgram, PendingAttachment, PodsInfo, UncoveredCgroup,
-    UpgradeInfo,
+    AttachmentInfo, DatapathInfo, ForeignProgram, PendingAttachment, PodsInfo, SourcePortsInfo,
+    UncoveredCgroup, UpgradeInfo,
 };
 pub use dns::{DnsInfo, InterceptWay, InterceptedResolver, InterceptionInfo, UpstreamInfo};
 pub use event::{

@@ -74,6 +74,7 @@ fn datapath() -> Value {
         "cgroup2_mount": null,
         "pending_attachments": [{"cgroup": "", "reason": ""}],
         "uncovered": [{"cgroup": "", "preset": null, "connections": 1}],
+        "source_ports": [{"source": "::1", "backend": "[::1]:1", "ports": 1}],
         "pods": {"selected": 1, "left_out": 1, "error": null},
         "draining_cgroups": 0,
         "foreign_programs": [

@@ -12,6 +12,7 @@ mod operate;
 mod order;
 mod readme;
 mod search_lists;
+mod source_ports;
 mod top;
 mod verify;
 mod verify_follow;
