@@ -38,9 +38,24 @@ struct Watched {
     due: Instant,
     /// Its failed connects, whose they were, and when the latest one was seen.
     failures: (u8, Option<u16>, Instant),
+    /// Whether a probe has failed since then: its word counts as a further failure, for all.
+    agrees: bool,
     /// Whether a probe has said that it works, or this host cannot find out. From then on
     /// connects decide.
     settled: bool,
+}
+
+impl Watched {
+    /// Notes a further failed connect. That a probe agreed with the last one is none.
+    fn note(&mut self, backend: &UnhealthyBackend, now: Instant) {
+        let (failures, client, seen) = self.failures;
+        if (failures, client) == (backend.failures, backend.client) {
+            return;
+        }
+        let agreed = self.agrees && client.is_some() && backend.client.is_none();
+        self.agrees = false;
+        self.failures = (backend.failures, backend.client, if agreed { seen } else { now });
+    }
 }
 
 /// How often backends are probed, and for how long.
@@ -96,12 +111,10 @@ impl Probes {
             let watched = self.watched.entry(key).or_insert(Watched {
                 due: now,
                 failures: (backend.failures, backend.client, now),
+                agrees: false,
                 settled: false,
             });
-            let (failures, client, _) = watched.failures;
-            if (failures, client) != (backend.failures, backend.client) {
-                watched.failures = (backend.failures, backend.client, now);
-            }
+            watched.note(&backend, now);
             if now < watched.due || !self.under_way.insert(key) {
                 continue;
             }
@@ -122,8 +135,9 @@ impl Probes {
         self.tasks.spawn(async move {
             let (began, at) = (Instant::now(), SocketAddr::new(backend.address, backend.port));
             let outcome = backend::probe(at, source, pace.timeout).await;
-            let hold = hold.min(pace.interval.max(pace.timeout));
-            ProbeResult { backend, took: began.elapsed(), hold, outcome, ends_ejection: false }
+            let took = began.elapsed();
+            let hold = hold.saturating_sub(took).min(pace.interval.max(pace.timeout));
+            ProbeResult { backend, took, hold, outcome, ends_ejection: false }
         });
     }
 
@@ -135,6 +149,7 @@ impl Probes {
                 if let Some(watched) = self.watched.get_mut(&result.backend) {
                     result.ends_ejection = result.outcome.is_ok() && !watched.settled;
                     watched.settled |= !result.has_failed();
+                    watched.agrees |= result.has_failed();
                 }
                 Some(result)
             }
@@ -214,8 +229,15 @@ mod tests {
     async fn probes_hold_a_backend_for_thirty_seconds_per_failure() {
         let pace = ProbePace { interval: Duration::ZERO, ..PACE };
         let mut probes = Probes::default();
-        for (failures, age, held) in [(1, 0, 30), (1, 20, 10), (1, 31, 0), (2, 0, 30)] {
-            let backend = UnhealthyBackend { failures, ..unhealthy(1) };
+        let tenant = Some(3);
+        for (failures, client, age, held) in [
+            (1, tenant, 0, 30),
+            (1, tenant, 20, 10),
+            (1, None, 25, 5),
+            (1, None, 31, 0),
+            (2, None, 0, 30),
+        ] {
+            let backend = UnhealthyBackend { failures, client, ..unhealthy(1) };
             if let Some(watched) = probes.watched.get_mut(&backend.place()) {
                 let since = Instant::now().checked_sub(Duration::from_secs(age));
                 watched.failures.2 = since.expect("this host is up for a minute");
@@ -223,7 +245,9 @@ mod tests {
             let hold = probes.send(vec![backend], pace)[0].1;
             assert!(hold <= Duration::from_secs(held), "{hold:?}");
             assert!(hold + Duration::from_secs(5) >= Duration::from_secs(held), "{hold:?}");
-            probes.next().await.expect("it ends").outcome.expect_err("nobody listens");
+            let probed = probes.next().await.expect("it ends");
+            probed.outcome.expect_err("nobody listens");
+            assert!(probed.hold <= hold.saturating_sub(probed.took), "{:?}", probed.hold);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Connects of real clients.
 
+mod admission;
 mod git_over_ssh;
 mod leak;
 mod names_and_tls;
