@@ -38,6 +38,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most queries of one connection that wait for upstreams; at the limit, reading stops.
 const MAX_PIPELINED: usize = 64;
+/// The most octets of them, but for the last one: queries of clients have a hundred or two.
+const MAX_PIPELINED_OCTETS: usize = 16 << 10;
 /// Pause after a failed accept(), such as for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -142,9 +144,10 @@ impl Connection {
         let handler = Arc::clone(&self.handler);
         let mut reply = ReplyBuffer::new();
         let mut waiting = FuturesUnordered::new();
-        let (mut open, mut idle) = (true, IDLE_TIMEOUT);
+        let (mut open, mut idle, mut octets) = (true, IDLE_TIMEOUT, 0);
         while open || !waiting.is_empty() {
             while waiting.len() < MAX_PIPELINED
+                && octets < MAX_PIPELINED_OCTETS
                 && let Some(query) = self.next_query()
             {
                 let received_at = Instant::now();
@@ -156,14 +159,18 @@ impl Connection {
                         handler.counters().stats.local_latency.record(received_at.elapsed(), 1);
                     }
                     Decision::Forward(info) => {
-                        waiting.push(forward(&handler, query, info, (self.client, self.slot)))
+                        octets += query.len();
+                        waiting.push(forward(&handler, query, info, (self.client, self.slot)));
                     }
                 }
             }
-            let may_read = open && waiting.len() < MAX_PIPELINED;
+            let may_read = open && waiting.len() < MAX_PIPELINED && octets < MAX_PIPELINED_OCTETS;
             tokio::select! {
                 biased;
-                Some(reply) = waiting.next() => self.send(&reply).await?,
+                Some((reply, length)) = waiting.next() => {
+                    octets -= length;
+                    self.send(&reply).await?;
+                }
                 read = self.stream.read_buf(&mut self.unread), if may_read => open = read? > 0,
                 () = stop.cancelled(), if idle == IDLE_TIMEOUT => idle = IDLE_CLOSE,
                 () = sleep(idle), if waiting.is_empty() => return Ok(()),
@@ -188,24 +195,22 @@ impl Connection {
     }
 }
 
-/// The upstream's reply, or SERVFAIL.
+/// The upstream's reply, or SERVFAIL; and the length of the query.
 async fn forward(
     handler: &Handler,
     query: Vec<u8>,
     info: ForwardInfo,
     (client, slot): (IpAddr, Option<u32>),
-) -> Vec<u8> {
+) -> (Vec<u8>, usize) {
     let sockets = SocketPool::default();
     let context = QueryContext { transport: Transport::Tcp, sockets: &sockets, slot };
     let forwarder = handler.forwarder();
     let result =
         async { forwarder.forward(&query, &info, context, forwarder.admit(client, slot)?).await };
-    match result.await {
-        Ok(reply) => reply,
-        Err(_) => {
-            let mut reply = ReplyBuffer::new();
-            servfail(&query, &mut reply);
-            reply.as_bytes().to_vec()
-        }
-    }
+    let reply = result.await.unwrap_or_else(|_| {
+        let mut reply = ReplyBuffer::new();
+        servfail(&query, &mut reply);
+        reply.as_bytes().to_vec()
+    });
+    (reply, query.len())
 }
