@@ -1,5 +1,7 @@
 //! Another process removes what the agent needs: it is restored, and reported.
 
+use std::time::{Duration, Instant};
+
 use testbed::process::until;
 
 use crate::{
@@ -25,17 +27,30 @@ fn restored(job: &Job) -> u64 {
 }
 
 /// Removes something, and waits until the agent reports that it has restored it; then all is as
-/// before. On an idle machine it takes a second at most.
-fn assert_restored(job: &Job, removal: &str, as_before: impl Fn() -> bool) {
+/// before. Returns how long that took: on an idle machine a second at most.
+fn assert_restored(job: &Job, removal: &str, as_before: impl Fn() -> bool) -> Duration {
     let (pins, before) = (job.on_node(PINS), restored(job));
     job.on_node(removal);
+    let removed = Instant::now();
     until("something to be restored", LIMIT, || {
         Ok(restored(job) > before && job.on_node(PINS) == pins && as_before())
     })
     .unwrap_or_else(|error| panic!("{removal}: {error:#}\n{}", job.agent.log_tail()));
+    let took = removed.elapsed();
     assert!(has_problem(job, "restored"), "{removal}: {}", job.cli(&["status"]).text());
     assert!(job.agent.log().contains("by another process"), "{}", job.agent.log_tail());
     assert!(greets(job.executor.sandbox()), "{removal}");
+    took
+}
+
+/// Removes it again while the machine was too busy for two seconds.
+fn assert_restored_within_two_seconds(job: &Job, removal: &str, as_before: impl Fn() -> bool) {
+    let mut tries = Vec::new();
+    while tries.last().is_none_or(|took| *took >= Duration::from_secs(2)) {
+        assert!(tries.len() < 6, "{removal}: restored after {tries:?}");
+        tries.push(assert_restored(job, removal, &as_before));
+    }
+    println!("{removal}: restored after {tries:?}");
 }
 
 #[test]
@@ -44,7 +59,8 @@ fn removed_pins_are_restored_and_detach_nothing() {
     assert!(greets(job.executor.sandbox()));
     let removals = ["rm -r /sys/fs/bpf/redirector/v*/links/*", "rm -r /sys/fs/bpf/redirector/v*"];
     for removal in removals {
-        assert_restored(&job, removal, || greets(job.executor.sandbox()));
+        assert_restored_within_two_seconds(&job, removal, || true);
+        assert!(greets(job.executor.sandbox()), "{removal}");
     }
 }
 
@@ -68,8 +84,8 @@ fn detached_links_are_attached_again() {
              bpftool link detach pinned $link || exit 1; done"
         )
     };
-    assert_restored(&job, &detach("rd_connect4"), || attached(&job) == all);
-    assert_restored(&job, &detach("rd_*"), || attached(&job) == all);
+    assert_restored_within_two_seconds(&job, &detach("rd_connect4"), || attached(&job) == all);
+    assert_restored_within_two_seconds(&job, &detach("rd_*"), || attached(&job) == all);
 }
 
 #[test]
@@ -107,7 +123,8 @@ fn programs_of_interfaces_are_restored() {
         "for link in {interfaces}/*/rd_*; do bpftool link detach pinned $link || exit 1; done"
     );
     for removal in [&detach, &format!("rm -r {interfaces}/*")] {
-        assert_restored(&job, removal, answers);
+        assert_restored_within_two_seconds(&job, removal, || true);
+        assert!(answers(), "{removal}");
     }
 }
 
@@ -135,7 +152,7 @@ fn what_an_operator_unloads_is_not_restored() {
     let unloaded = job.cli(&["unload", "--force"]);
     assert!(unloaded.status.success(), "{}", unloaded.text());
     until("the agent to report it", LIMIT, || Ok(has_problem(&job, "not_attached"))).unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     let left = job.on_node("find /sys/fs/bpf/redirector -type f; ip rule show to 198.18.0.0/16");
     assert_eq!(left, "");
     job.agent.sigterm().unwrap();

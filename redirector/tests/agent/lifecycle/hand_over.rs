@@ -33,6 +33,8 @@ destination = \"artifactory.public.company.net\"
 
 const SHIM: &str = "169.254.20.53";
 
+/// How soon a standby answers after SIGKILL, if the machine lets it.
+const TAKE_OVER: Duration = Duration::from_millis(200);
 /// Upgrades under one load.
 const UPGRADES: usize = 4;
 /// Seconds of one load.
@@ -135,7 +137,13 @@ fn time_to_answer(executor: &Executor) -> Duration {
 fn a_standby_takes_over_when_the_agent_dies_or_ends() {
     let mut job = Job::with_config(CONFIG);
     let vip = job.vip();
-    for kill in [true, false, true] {
+    let mut fastest = LIMIT;
+    // A busy machine may delay each: the best of several is what the agent needs.
+    for round in 0..10 {
+        if round >= 3 && fastest < TAKE_OVER {
+            break;
+        }
+        let kill = round != 1;
         let standby = job.agent.beside(&["--standby"]).unwrap();
         let info = job.json(&["status"])["agent"]["standby"].clone();
         assert_eq!((&info["pid"], &info["ready"]), (&standby.pid().into(), &true.into()));
@@ -154,6 +162,7 @@ fn a_standby_takes_over_when_the_agent_dies_or_ends() {
         println!("after {}: {took:?}", if kill { "SIGKILL" } else { "SIGTERM" });
         // Without the standby, nobody answers.
         assert!(took < Duration::from_secs(5), "{took:?}");
+        fastest = fastest.min(if kill { took } else { LIMIT });
         job.agent = standby;
         assert_eq!(job.vip(), vip);
         until("the standby to be the agent", LIMIT, || {
@@ -164,6 +173,7 @@ fn a_standby_takes_over_when_the_agent_dies_or_ends() {
         let early = log.find("answering DNS while the datapath is being opened");
         assert!(early.is_some() && early < log.find("has its sockets"), "{log}");
     }
+    assert!(fastest < TAKE_OVER, "{fastest:?}");
 }
 
 #[test]
