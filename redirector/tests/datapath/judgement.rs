@@ -73,6 +73,63 @@ fn an_application_that_gives_up_ejects_no_backend() {
     }
 }
 
+/// .NET's own clients give up after 200 ms: an HTTP client with a time-out, a socket and a TCP
+/// client that are closed meanwhile.
+#[cfg(target_arch = "x86_64")]
+const DOTNET: &str = "
+import os, pathlib, sys, tempfile
+os.environ['DOTNET_SYSTEM_GLOBALIZATION_INVARIANT'] = '1'
+import dotnetcore2, clr_loader, pythonnet
+config = pathlib.Path(tempfile.mkdtemp()) / 'config.json'
+config.write_text('{\"runtimeOptions\": {\"tfm\": \"netcoreapp3.1\", \"framework\": \
+{\"name\": \"Microsoft.NETCore.App\", \"version\": \"3.1.0\"}}}')
+root = pathlib.Path(dotnetcore2.__file__).parent / 'bin'
+runtime = clr_loader.get_coreclr(runtime_config=str(config), dotnet_root=str(root))
+pythonnet.set_runtime(runtime)
+import clr
+clr.AddReference('System.Net.Http')
+from System import TimeSpan
+from System.Net import IPEndPoint, IPAddress
+from System.Net.Http import HttpClient
+from System.Net.Sockets import Socket, SocketTaskExtensions, SocketType, ProtocolType, TcpClient
+vip, port = sys.argv[1], int(sys.argv[2])
+def http():
+    client = HttpClient()
+    client.Timeout = TimeSpan.FromMilliseconds(200)
+    client.GetAsync(f'http://{vip}:{port}/').Wait()
+def closed(socket, task):
+    assert not task.Wait(200)
+    socket.Dispose()
+    task.Wait()
+def socket():
+    socket = Socket(SocketType.Stream, ProtocolType.Tcp)
+    at = IPEndPoint(IPAddress.Parse(vip), port)
+    closed(socket, SocketTaskExtensions.ConnectAsync(socket, at))
+def tcp_client():
+    client = TcpClient()
+    closed(client, client.ConnectAsync(vip, port))
+for way in http, socket, tcp_client:
+    try: way()
+    except Exception as error: print(way.__name__, str(error).splitlines()[0])
+";
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn dotnet_that_gives_up_ejects_no_backend() {
+    let mut bed = Bed::new();
+    bed.rig.customer.silence(LOAD_BALANCERS[0]).unwrap();
+    bed.put(&[], &LOAD_BALANCERS[..1]);
+    let mut command = bed.executor.command(testbed::packages::python_tool("python").unwrap());
+    command.args(["-c", DOTNET, VIP, &PORT.to_string()]);
+    let seen = testbed::process::finish(command, LIMIT).unwrap().success().unwrap().text();
+    let ends =
+        ["http One or more errors occurred. (A task was canceled.)", "socket ", "tcp_client "];
+    assert_eq!(seen.lines().count(), ends.len(), "{seen}");
+    assert!(seen.lines().zip(ends).all(|(line, end)| line.starts_with(end)), "{seen}");
+    assert!(!seen.contains("refused") && !seen.contains("unreachable"), "{seen}");
+    assert_aborted(&mut bed, ".NET", 3);
+}
+
 /// Connects without blocking, reads the SYN from a TUN device and answers it as a router that
 /// reports the host as unreachable.
 const UNREACHABLE: &str = "

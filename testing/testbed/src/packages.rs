@@ -65,8 +65,12 @@ pub const GUEST_KERNEL: &str = if cfg!(target_arch = "aarch64") {
 };
 
 /// PyPI packages of the test bed's Python environment, [`workspace::python_home`]. Its pip is the
-/// demo's real pip.
-pub const PYPI: &[&str] = &["pypiserver==2.4.2", "prometheus-client==0.23.1"];
+/// demo's real pip. The last two are .NET, which PyPI has for x86_64 only, and what runs it.
+pub const PYPI: &[&str] = if cfg!(target_arch = "x86_64") {
+    &["pypiserver==2.4.2", "prometheus-client==0.23.1", "dotnetcore2==3.1.23", "pythonnet==3.2.1"]
+} else {
+    &["pypiserver==2.4.2", "prometheus-client==0.23.1"]
+};
 
 /// Where programs are, besides PATH: on Debian a user's PATH lacks the sbin folders.
 const FOLDERS: &[&str] =
