@@ -230,6 +230,16 @@ async fn until_looping(shim: &RunningShim, zones: &[&str]) -> Duration {
     began.elapsed()
 }
 
+/// The best of several tries, as a busy machine may delay each.
+async fn assert_within_a_second(what: &str, find: impl AsyncFn() -> Duration) {
+    let mut tries = Vec::new();
+    while tries.last().is_none_or(|took| *took >= Duration::from_secs(1)) {
+        assert!(tries.len() < 5, "{what} was found after {tries:?}");
+        tries.push(find().await);
+    }
+    println!("{what} was found after {tries:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zone_that_a_dnsmasq_forwards_back_fails_at_once() {
     let real = denies_everything().await;
@@ -241,8 +251,7 @@ async fn a_zone_that_a_dnsmasq_forwards_back_fails_at_once() {
     let settings =
         |upstreams: &[SocketAddr]| ShimSettings { listen: vec![own], ..settings(upstreams) };
     let shim = RunningShim::start_with(settings(&[node])).await;
-    let found = until_looping(&shim, &["company.net"]).await;
-    println!("found after {found:?}");
+    until_looping(&shim, &["company.net"]).await;
     let code = async |shim: &RunningShim, name: &str| {
         let query = bytes(&query(name, RecordType::A));
         parsed(&shim.ask(&query).await).metadata.response_code
@@ -262,19 +271,32 @@ async fn a_zone_that_a_dnsmasq_forwards_back_fails_at_once() {
     drop(conditional);
     let more = [&both[..], &[format!("/example.org/{}", to(own))]].concat();
     let conditional = Dnsmasq::with_servers(node, &more);
-    let vip = Vip { v4: [198, 18, 0, 2].into(), v6: None };
-    shim.publisher.update([("a.b.example.org".parse().expect("a source"), Some(vip.into()))]);
-    let found = until_looping(&shim, &["company.net", "example.org"]).await;
-    println!("found after {found:?}");
+    let route =
+        |vip: Option<Vip>| [("a.b.example.org".parse().expect("a source"), vip.map(Into::into))];
+    assert_within_a_second("a route's zone", async || {
+        shim.publisher.update(route(None));
+        until_looping(&shim, &["company.net"]).await;
+        shim.publisher.update(route(Some(Vip { v4: [198, 18, 0, 2].into(), v6: None })));
+        until_looping(&shim, &["company.net", "example.org"]).await
+    })
+    .await;
     assert_eq!(code(&shim, "www.example.org").await, ResponseCode::ServFail);
     // Another upstream serves such names.
     shim.publisher.reconfigure(&settings(&[node, real.address])).expect("fine");
     assert_eq!(code(&shim, "other.internal.company.net").await, ResponseCode::NXDomain);
-    // With its configuration fixed, it is an upstream like any other.
     drop(conditional);
-    let _fixed = Dnsmasq::at(node, real.address);
-    until_looping(&shim, &[]).await;
     shim.publisher.reconfigure(&settings(&[node])).expect("fine");
-    assert_eq!(code(&shim, "other.internal.company.net").await, ResponseCode::NXDomain);
+    assert_within_a_second("a zone that begins to loop and is asked about", async || {
+        // With its configuration fixed, it is an upstream like any other.
+        let fixed = Dnsmasq::at(node, real.address);
+        until_looping(&shim, &[]).await;
+        assert_eq!(code(&shim, "other.internal.company.net").await, ResponseCode::NXDomain);
+        drop(fixed);
+        let _conditional = Dnsmasq::with_servers(node, &both);
+        let query = bytes(&query("another.internal.company.net", RecordType::A));
+        let (_, found) = tokio::join!(shim.ask(&query), until_looping(&shim, &["company.net"]));
+        found
+    })
+    .await;
     shim.stop().await;
 }

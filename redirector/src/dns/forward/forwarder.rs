@@ -19,6 +19,7 @@ use super::{
     exchange::Exchange,
     listed_resolvers::ListedResolvers,
     race::{NEXT_UPSTREAM_AFTER, Race},
+    repeats::{Repeats, TYPE_AND_CLASS},
     socket_pool::SocketPool,
     upstream::{Upstream, UpstreamHealth},
     upstreams::{Candidates, Upstreams},
@@ -37,9 +38,6 @@ use crate::{
 /// after which glibc, musl and Go give up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Octets of a question's type and class.
-const TYPE_AND_CLASS: usize = 4;
-
 /// Forwards queries to the configured upstreams, or to the resolver that was intercepted.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
@@ -48,6 +46,8 @@ pub(crate) struct Forwarder {
     limits: ResourceLimits,
     /// One unit per query that waits for an upstream, which also bounds sockets and memory.
     waiting: Arc<ClientShares>,
+    /// Questions that may have come back from an upstream.
+    repeats: Repeats,
     /// Whether any upstream has ever answered.
     any_answer: AtomicBool,
     /// Set when DNS is intercepted at sockets.
@@ -95,6 +95,7 @@ impl Forwarder {
             counters,
             waiting: ClientShares::new(limits.forwarded),
             limits,
+            repeats: Repeats::new(),
             any_answer: AtomicBool::new(false),
             listed: OnceLock::new(),
             cancelled: CancellationToken::new(),
@@ -138,7 +139,9 @@ impl Forwarder {
     ) -> Result<Vec<u8>, NoAnswer> {
         let QueryContext { transport, sockets, slot } = context;
         let began = Instant::now();
-        let name = query.get(HEADER_LEN..info.question_end - TYPE_AND_CLASS).unwrap_or_default();
+        let question = query.get(HEADER_LEN..info.question_end).unwrap_or_default();
+        let name = &question[..question.len().saturating_sub(TYPE_AND_CLASS)];
+        let _under_way = self.repeats.begin(question);
         let exchange = Exchange { query, info, counters: &self.counters, sockets };
         let mut race = Race::new(&exchange, transport);
         let run = self.cancelled.run_until_cancelled(race.run(self.candidates(slot, name)));
@@ -206,6 +209,11 @@ impl Forwarder {
     pub(crate) fn servers(&self) -> Vec<Arc<Upstream>> {
         let listed = self.listed.get().into_iter().flat_map(|listed| listed.resolvers.upstreams());
         self.upstreams().into_iter().chain(listed.cloned()).collect()
+    }
+
+    /// The questions that may have come back from an upstream.
+    pub(super) fn repeats(&self) -> &Repeats {
+        &self.repeats
     }
 
     /// Ends every query that waits for an upstream with [`NoAnswer`].

@@ -10,6 +10,9 @@
 //! An upstream on this host may forward some zones only (`server=/ZONE/SHIM` of dnsmasq). For each
 //! zone that a route touches it is sent a probe with the same labels in that zone; if that comes
 //! back, names in the zone are not forwarded to it. Upstreams on other hosts do not learn zones.
+//!
+//! A route that is added, or a question that arrives while the same one is being forwarded, is
+//! reason for a round of probes at once: the second may be what a loop looks like.
 
 use std::{
     collections::HashSet,
@@ -25,11 +28,12 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    exchange::Exchange, forwarder::Forwarder, socket_pool::SocketPool, upstream::Upstream,
+    exchange::Exchange, forwarder::Forwarder, looping_zones::suffixes, socket_pool::SocketPool,
+    upstream::Upstream,
 };
 use crate::{
     dns::{
@@ -45,11 +49,16 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of probes to upstreams on this host, whose configuration may change. Upstreams on other
 /// hosts are probed once.
 const LOCAL_PROBE_INTERVAL: Duration = Duration::from_secs(30);
+/// Shortest time between two rounds because of a repeated question.
+const SUSPICION_INTERVAL: Duration = Duration::from_millis(500);
 /// A probe that has not come back after this time does not count as a loop.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shortest time between rounds of probes.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The most zones of a round for one upstream. Further ones follow in the next rounds.
+/// Shortest time before a round for zones that had no room in the last one.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(50);
+/// The most zones of a round for one upstream, which may allow 150 queries at a time (dnsmasq).
+/// Further ones follow in the next rounds.
 const MAX_ZONES: usize = 64;
 /// The longest zone that leaves room for a probe's labels, in wire form.
 const LONGEST_ZONE: usize = 180;
@@ -86,11 +95,13 @@ struct Probe {
     /// The zone of the name; none for the root.
     zone: Option<WireName>,
     returned: AtomicBool,
+    /// Ends the wait for a reply, which an upstream that loops may never send.
+    wake: Notify,
 }
 
 impl Probe {
     fn new(upstream: Arc<Upstream>, zone: Option<WireName>) -> Self {
-        Self { upstream, zone, returned: AtomicBool::new(false) }
+        Self { upstream, zone, returned: AtomicBool::new(false), wake: Notify::new() }
     }
 
     fn begin(&self) {
@@ -102,6 +113,7 @@ impl Probe {
     /// It has come back.
     fn on_returned(&self) {
         self.returned.store(true, Relaxed);
+        self.wake.notify_one();
         match &self.zone {
             None => self.upstream.on_probe_returned(),
             Some(zone) => self.upstream.on_zone_returned(zone),
@@ -126,23 +138,32 @@ impl LoopDetector {
 
     /// Probes the upstreams that are due, in the zones that `zone` touches. Never returns.
     pub(crate) async fn watch(&self, forwarder: &Forwarder, zone: impl Fn() -> Arc<Zone>) {
-        let mut since_local = Duration::ZERO;
         let mut touched = Touched::default();
+        let (mut local_due_at, mut suspicious_at) = (Instant::now(), Instant::now());
         loop {
-            let local_due = since_local.is_zero();
+            let began = Instant::now();
+            let suspect = forwarder.repeats().take();
+            let local_due = began >= local_due_at;
+            if local_due {
+                local_due_at = began + LOCAL_PROBE_INTERVAL;
+            }
             touched.update(zone());
             let servers = forwarder.servers();
-            let probes = servers.iter().flat_map(|upstream| due(upstream, &touched, local_due));
-            self.probe(probes.collect()).await;
+            let due = |upstream| touched.due(upstream, local_due, suspect.as_deref());
+            self.probe(servers.iter().flat_map(due).collect()).await;
+            touched.first = touched.first.wrapping_add(MAX_ZONES);
+            if servers.iter().any(|upstream| touched.has_unknown(upstream)) {
+                sleep(CATCH_UP_PAUSE).await;
+                continue;
+            }
             sleep(PAUSE).await;
-            let next = CHECK_INTERVAL.saturating_sub(PAUSE);
             tokio::select! {
-                () = sleep(next) => since_local = if since_local >= LOCAL_PROBE_INTERVAL {
-                    Duration::ZERO
-                } else {
-                    since_local + CHECK_INTERVAL
-                },
-                () = self.changed.notified() => since_local = since_local.max(CHECK_INTERVAL),
+                () = sleep(CHECK_INTERVAL.saturating_sub(PAUSE)) => {}
+                () = self.changed.notified() => {}
+                () = async {
+                    sleep_until(suspicious_at).await;
+                    forwarder.repeats().wait().await;
+                } => suspicious_at = Instant::now() + SUSPICION_INTERVAL,
             }
         }
     }
@@ -193,7 +214,10 @@ impl LoopDetector {
                 Exchange { query: &query, info: &info, counters: &uncounted, sockets: &sockets };
             // The reply does not matter, only whether the probe arrives here.
             let run = exchange.run(probe.upstream.address, Transport::Udp);
-            let _ = timeout(PROBE_TIMEOUT, run).await;
+            tokio::select! {
+                _ = timeout(PROBE_TIMEOUT, run) => {}
+                () = probe.wake.notified() => {}
+            }
             probe.end();
         }))
         .await;
@@ -221,6 +245,8 @@ struct Touched {
     /// Those with fewer labels first.
     zones: Vec<WireName>,
     all: HashSet<WireName>,
+    /// With which of them the next round begins, as there may be no room for all.
+    first: usize,
 }
 
 impl Touched {
@@ -233,25 +259,42 @@ impl Touched {
         self.all = self.zones.iter().cloned().collect();
         self.of = Some(zone);
     }
-}
 
-/// The probes that an upstream is due.
-fn due(upstream: &Arc<Upstream>, touched: &Touched, local_due: bool) -> Vec<Probe> {
-    let on_host = is_on_host(upstream);
-    let probe = |zone| Probe::new(Arc::clone(upstream), zone);
-    let is_due = !upstream.was_probed() || upstream.loops() || local_due && on_host;
-    let mut probes: Vec<_> = is_due.then(|| probe(None)).into_iter().collect();
-    if !on_host {
-        return probes;
+    /// The probes that an upstream is due, those of the zones of a suspicious name first.
+    fn due(&self, upstream: &Arc<Upstream>, local_due: bool, suspect: Option<&[u8]>) -> Vec<Probe> {
+        let on_host = is_on_host(upstream);
+        let probe = |zone| Probe::new(Arc::clone(upstream), zone);
+        let has_suspect = suspect.is_some() && on_host;
+        let is_due =
+            !upstream.was_probed() || upstream.loops() || on_host && (local_due || has_suspect);
+        let mut probes: Vec<_> = is_due.then(|| probe(None)).into_iter().collect();
+        if !on_host {
+            return probes;
+        }
+        let zones = upstream.looping_zones();
+        zones.retain(&self.all);
+        let above: HashSet<&[u8]> = suspect.into_iter().flat_map(suffixes).collect();
+        let rank = |zone: &WireName| match zone {
+            _ if above.contains(zone.as_ref()) => 0,
+            _ if zones.is_unknown(zone) => 1,
+            _ if zones.is_due(zone) => 2,
+            _ => 3,
+        };
+        let (later, sooner) =
+            self.zones.split_at(self.first.checked_rem(self.zones.len()).unwrap_or(0));
+        let ranked = sooner.iter().chain(later).map(|zone| (rank(zone), zone));
+        let mut due: Vec<_> = ranked.filter(|(rank, _)| local_due || *rank < 3).collect();
+        due.sort_by_key(|(rank, _)| *rank);
+        let due = due.into_iter().take(MAX_ZONES);
+        probes.extend(due.map(|(_, zone)| probe(Some(Arc::clone(zone)))));
+        probes
     }
-    let zones = upstream.looping_zones();
-    zones.retain(&touched.all);
-    let known = |zone: &&WireName| local_due || zones.is_due(zone);
-    // Those that are not known, or loop, before the others.
-    let mut due: Vec<_> = touched.zones.iter().filter(known).collect();
-    due.sort_by_key(|zone| !zones.is_due(zone));
-    probes.extend(due.into_iter().take(MAX_ZONES).map(|zone| probe(Some(Arc::clone(zone)))));
-    probes
+
+    /// Whether there was no room for the first probe of a zone.
+    fn has_unknown(&self, upstream: &Arc<Upstream>) -> bool {
+        let zones = upstream.looping_zones();
+        is_on_host(upstream) && self.zones.iter().any(|zone| zones.is_unknown(zone))
+    }
 }
 
 /// Whether the upstream's address is one of this host's.
@@ -261,14 +304,13 @@ fn is_on_host(upstream: &Arc<Upstream>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]
     fn only_an_own_probe_of_this_round_shows_a_loop() {
         let (detector, other) = (LoopDetector::new(), LoopDetector::new());
-        let upstream = Arc::new(Upstream::new(([127, 0, 0, 1], 53).into(), Instant::now()));
+        let upstream =
+            Arc::new(Upstream::new(([127, 0, 0, 1], 53).into(), std::time::Instant::now()));
         let zone: WireName = b"\x07company\x03net\0"[..].into();
         let probes = [None, Some(zone.clone())].map(|zone| Probe::new(Arc::clone(&upstream), zone));
         *detector.round.lock() = Round { number: 7, probes: probes.into() };

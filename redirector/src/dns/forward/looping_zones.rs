@@ -41,6 +41,11 @@ impl LoopingZones {
         !is_below && probed.get(zone) != Some(&false)
     }
 
+    /// Whether a zone was never probed, and none above it loops.
+    pub(super) fn is_unknown(&self, zone: &WireName) -> bool {
+        self.is_due(zone) && !self.probed.lock().contains_key(zone)
+    }
+
     /// Records that a zone's probe came back. Returns whether that is new.
     pub(super) fn add(&self, zone: &WireName) -> bool {
         self.any.store(true, Relaxed);
@@ -72,7 +77,7 @@ impl LoopingZones {
 }
 
 /// A name and the names above it, without the root.
-fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(name), |&rest| rest.get(1 + usize::from(*rest.first()?)..))
         .take_while(|rest| rest.len() > 1)
 }

@@ -6,6 +6,7 @@ mod listed_resolvers;
 mod loop_detector;
 mod looping_zones;
 mod race;
+mod repeats;
 mod socket_pool;
 mod upstream;
 mod upstreams;
