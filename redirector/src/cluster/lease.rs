@@ -1,5 +1,6 @@
 //! Which of the controllers works: the one that holds the Lease. A holder that cannot renew it
-//! stops before another one may take it.
+//! stops before another one may take it. The Lease itself is the chart's: it is removed with
+//! everything else, and no right to create any is needed.
 
 use std::time::Duration;
 
@@ -43,7 +44,6 @@ struct LeaseSpec {
 /// A controller's claim to the Lease.
 pub(super) struct Claim {
     api: Api<Held>,
-    resource: ApiResource,
     name: &'static str,
     identity: String,
     /// The renewal of another holder that was seen last, and since when: clocks of nodes differ.
@@ -57,7 +57,7 @@ impl Claim {
         let resource = ApiResource::erase::<Lease>(&());
         let api = Api::namespaced_with(client, namespace, &resource);
         let name = "redirector-controller";
-        Self { api, resource, name, identity, seen: None, renewed: None }
+        Self { api, name, identity, seen: None, renewed: None }
     }
 
     /// Claims the Lease for as long as anybody wants to know.
@@ -103,16 +103,15 @@ impl Claim {
     async fn step(&mut self) -> Result<bool, ApiError> {
         let Some(mut lease) = answer("to read the Lease", self.api.get_opt(self.name)).await?
         else {
-            let mut lease = Held::new(self.name, &self.resource, self.held(&LeaseSpec::default()));
-            lease.metadata.name = Some(self.name.into());
-            return self.write(lease, false).await;
+            warn!("waiting for the Lease {}, which the chart makes", self.name);
+            return Ok(false);
         };
         let is_ours = lease.spec.holder_identity.as_deref() == Some(&self.identity);
         if !is_ours && !self.has_expired(&lease.spec) {
             return Ok(false);
         }
         lease.spec = self.held(&lease.spec);
-        self.write(lease, true).await
+        self.write(lease).await
     }
 
     /// Whether another holder has not renewed the Lease for as long as it was watched here.
@@ -147,14 +146,10 @@ impl Claim {
     }
 
     /// Writes the Lease, unless another controller was faster.
-    async fn write(&self, lease: Held, exists: bool) -> Result<bool, ApiError> {
+    async fn write(&self, lease: Held) -> Result<bool, ApiError> {
         let params = PostParams::default();
-        let written = if exists {
-            answer("to write the Lease", self.api.replace(self.name, &params, &lease)).await
-        } else {
-            answer("to create the Lease", self.api.create(&params, &lease)).await
-        };
-        match written {
+        let replaced = self.api.replace(self.name, &params, &lease);
+        match answer("to write the Lease", replaced).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error),
@@ -166,7 +161,7 @@ impl Claim {
         let mut lease = answer("to read the Lease", self.api.get(self.name)).await?;
         if lease.spec.holder_identity.as_deref() == Some(&self.identity) {
             lease.spec.holder_identity = Some(String::new());
-            self.write(lease, true).await?;
+            self.write(lease).await?;
             info!("the Lease is released");
         }
         Ok(())

@@ -18,6 +18,7 @@ KINDS = {
     "admissionregistration.k8s.io/v1": {
         "validatingadmissionpolicies": "ValidatingAdmissionPolicy",
         "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding"},
+    "coordination.k8s.io/v1": {"leases": "Lease"},
     "apps/v1": {"daemonsets": "DaemonSet", "deployments": "Deployment"},
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
     "rbac.authorization.k8s.io/v1": {

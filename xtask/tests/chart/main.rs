@@ -91,6 +91,17 @@ fn the_controller_has_the_least_rights_and_two_replicas() {
     assert_eq!(status[0]["verbs"], json!(["list", "watch"]));
     assert_eq!(status[1]["resources"], json!(["redirectroutes/status"]));
     assert_eq!(status.as_array().map(Vec::len), Some(2));
+    // The Lease is the chart's: the right to create one cannot be limited to a name, and a rendered
+    // `spec` would reset its holder.
+    assert_eq!(spec("Lease")["spec"], Value::Null);
+    let own = &spec("Role")["rules"];
+    let lease = json!({
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["redirector-controller"],
+        "verbs": ["get", "update"]
+    });
+    assert_eq!((&own[2], own.as_array().map(Vec::len)), (&lease, Some(3)));
     let roles = rendered.objects_of_kind("Role");
     let agent = roles.iter().find(|role| role["metadata"]["name"] == "redirector").unwrap();
     let (group, slices) = (["redirector.dev"], ["redirectrouteslices"]);

@@ -279,7 +279,7 @@ fn without_the_resources_routes_stay(field: &Field) {
         let words = ["-n", "kube-system", "delete", kind, name.as_str().unwrap()];
         field.kubectl().ok(&words).unwrap();
     }
-    let left = ["get", "crd,sa,cm,role,rolebinding,clusterrole,clusterrolebinding", "-A"];
+    let left = ["get", "crd,sa,cm,role,rolebinding,clusterrole,clusterrolebinding,lease", "-A"];
     let left = field.kubectl().ok(&[&left[..], &["-o", "name"]].concat()).unwrap();
     assert!(!left.contains("redirect"), "{left}");
     for source in ["git4.internal", "l.internal", "own.internal"] {
