@@ -8,7 +8,8 @@ use serde_json::Value;
 use testbed::{
     binaries,
     clients::{self, LoadOptions, LookupOptions, Mapped},
-    topology::{DNS_ADDRESS, INTERNAL_NAME},
+    customer::resolver,
+    topology::{DNS_ADDRESS, INTERNAL_NAME, UNRELATED_NAME},
 };
 
 use crate::{
@@ -17,9 +18,11 @@ use crate::{
 };
 
 /// The pod of the clients.
-const POD: &str = "clients";
+pub(crate) const POD: &str = "clients";
 /// Look-ups a second.
 const LOOKUPS: u32 = 50;
+/// The agent itself, of which the chart's clients may ask.
+const SHIM: &str = "169.254.20.53";
 
 /// Programs of the pod that connect and look names up.
 pub(crate) struct Load {
@@ -39,6 +42,23 @@ pub(crate) fn start_clients(stage: &Stage) -> Result<String> {
 impl Load {
     /// A thousand connects a second, and look-ups.
     pub(crate) fn start(stage: &Stage, vip: &str, seconds: u32) -> Result<Self> {
+        Self::with_lookups(stage, vip, seconds, lookups(DNS_ADDRESS, vip, seconds)?)
+    }
+
+    /// The same, with look-ups that the agent itself passes on.
+    pub(crate) fn of_shim(stage: &Stage, vip: &str, seconds: u32) -> Result<Self> {
+        let mut options = lookups(SHIM, vip, seconds)?;
+        let (name, address) = (UNRELATED_NAME.to_owned(), resolver::address(UNRELATED_NAME));
+        options.mapped.push(Mapped { name, address });
+        Self::with_lookups(stage, vip, seconds, options)
+    }
+
+    fn with_lookups(
+        stage: &Stage,
+        vip: &str,
+        seconds: u32,
+        lookups: LookupOptions,
+    ) -> Result<Self> {
         let target = format!("{vip}:8080").parse().context("no virtual address")?;
         let connects = LoadOptions::greeted_by(&["lb1", "lb2"], target, 1000, f64::from(seconds));
         let client = binaries::client()?.display().to_string();
@@ -46,10 +66,9 @@ impl Load {
             let (kubectl, client) = (stage.kubectl().clone(), client.clone());
             thread::spawn(move || run(&kubectl, &client, &words))
         };
-        let runs = vec![
-            ("connects", run(clients::arguments(&connects))),
-            ("look-ups", run(lookups(vip, seconds)?)),
-        ];
+        let lookups = lookups.arguments().split(' ').map(str::to_owned).collect();
+        let runs =
+            vec![("connects", run(clients::arguments(&connects))), ("look-ups", run(lookups))];
         Ok(Self { runs })
     }
 
@@ -75,13 +94,12 @@ fn run(kubectl: &Kubectl, client: &str, words: &[String]) -> Result<Value> {
     serde_json::from_str(report).with_context(|| format!("not a report: {output}"))
 }
 
-fn lookups(vip: &str, seconds: u32) -> Result<Vec<String>> {
-    let options = LookupOptions {
-        server: format!("{DNS_ADDRESS}:53").parse()?,
+fn lookups(server: &str, vip: &str, seconds: u32) -> Result<LookupOptions> {
+    Ok(LookupOptions {
+        server: format!("{server}:53").parse()?,
         rate: LOOKUPS,
         seconds: f64::from(seconds),
         mapped: vec![Mapped { name: INTERNAL_NAME.to_owned(), address: vip.parse()? }],
         unrelated: Vec::new(),
-    };
-    Ok(options.arguments().split(' ').map(str::to_owned).collect())
+    })
 }

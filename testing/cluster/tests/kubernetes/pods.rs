@@ -7,8 +7,13 @@ use testbed::{topology::INTERNAL_NAME, workspace};
 
 /// Connects to the internal name once, and reads the load balancer's answer.
 pub(crate) fn fetch() -> String {
+    fetch_from(INTERNAL_NAME)
+}
+
+/// As [`fetch`], with another name.
+pub(crate) fn fetch_from(name: &str) -> String {
     format!(
-        "exec 3<>/dev/tcp/{INTERNAL_NAME}/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && \
+        "exec 3<>/dev/tcp/{name}/8080 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && \
          answer=$(cat <&3) && echo \"$answer\" && [[ $answer == *lb[12]* ]]"
     )
 }
@@ -28,10 +33,14 @@ pub(crate) fn container(name: &str, line: &str) -> Value {
     })
 }
 
+/// A volume: a folder of the machine.
+pub(crate) fn host(name: &str, path: &Path) -> Value {
+    json!({"name": name, "hostPath": {"path": path}})
+}
+
 /// The spec of a pod with these containers, of which all but the last are init containers.
 pub(crate) fn spec(mut containers: Vec<Value>) -> Value {
     let last = containers.pop();
-    let host = |name: &str, path: &Path| json!({"name": name, "hostPath": {"path": path}});
     json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -50,6 +59,11 @@ pub(crate) fn job(name: &str, spec: &Value) -> Value {
         "metadata": {"name": name},
         "spec": {"backoffLimit": 0, "template": {"spec": spec}}
     })
+}
+
+/// A pod that waits for commands.
+pub(crate) fn idle(name: &str) -> Value {
+    pod(name, "default", &spec(vec![container("main", "sleep 10000")]))
 }
 
 /// A pod outside of jobs.

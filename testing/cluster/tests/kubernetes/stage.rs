@@ -8,7 +8,7 @@ use testbed::{
     Rig,
     customer::{DnsServer, LoadBalancer, Registry},
     process::{Finished, until},
-    topology::{INTERNAL_NAME, PUBLIC_NAME},
+    topology::{DNS_ADDRESS, INTERNAL_NAME, PUBLIC_NAME},
 };
 
 /// Longest time of a step on a busy machine.
@@ -20,7 +20,7 @@ pub(crate) struct Stage {
     _balancers: [LoadBalancer; 2],
     _registry: Registry,
     // Last, as the namespaces must outlive their users.
-    _rig: Rig,
+    rig: Rig,
 }
 
 impl Stage {
@@ -35,7 +35,11 @@ impl Stage {
             rig.customer.ca_path().display()
         );
         cluster.on_node(&trust).unwrap().success().unwrap();
-        Self { cluster, _dns: dns, _balancers: balancers, _registry: registry, _rig: rig }
+        Self { cluster, _dns: dns, _balancers: balancers, _registry: registry, rig }
+    }
+
+    pub(crate) fn rig(&self) -> &Rig {
+        &self.rig
     }
 
     pub(crate) fn helm(&self) -> Helm<'_> {
@@ -48,16 +52,38 @@ impl Stage {
 
     /// A command in the agent's pod, as documented.
     pub(crate) fn exec(&self, words: &[&str]) -> Finished {
-        let exec = ["-n", "kube-system", "exec", "ds/redirector", "--", "redirector"];
+        self.exec_in("redirector", words)
+    }
+
+    /// The same in a pod of another DaemonSet.
+    pub(crate) fn exec_in(&self, daemon_set: &str, words: &[&str]) -> Finished {
+        let pod = format!("ds/{daemon_set}");
+        let exec = ["-n", "kube-system", "exec", &pod, "--", "redirector"];
         self.kubectl().run(&[&exec, words].concat()).unwrap()
     }
 
     /// The pods of the agent that are not being removed.
     pub(crate) fn agents(&self) -> Vec<Value> {
-        let words = ["pods", "-n", "kube-system", "-l", "app.kubernetes.io/name=redirector"];
+        self.pods("redirector")
+    }
+
+    /// The pods of this name that are not being removed.
+    pub(crate) fn pods(&self, name: &str) -> Vec<Value> {
+        let label = format!("app.kubernetes.io/name={name}");
+        let words = ["pods", "-n", "kube-system", "-l", &label];
         let pods = self.kubectl().get(&words).unwrap();
         let pods = pods["items"].as_array().unwrap().iter();
         pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned().collect()
+    }
+
+    /// Whether there are such pods, and all of them are ready.
+    pub(crate) fn are_ready(&self, name: &str) -> bool {
+        let is_ready = |pod: &Value| {
+            let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.any(|at| at["type"] == "Ready" && at["status"] == "True")
+        };
+        let pods = self.pods(name);
+        !pods.is_empty() && pods.iter().all(is_ready)
     }
 
     /// Taints the node as its group does when it registers.
@@ -97,6 +123,15 @@ pub(crate) fn values() -> Value {
     json!({
         "api": {"startupTaint": true},
         "caBundle": {"hostPath": "/etc/ssl/certs/ca-certificates.crt"},
-        "routes": [{"source": INTERNAL_NAME, "destination": PUBLIC_NAME}]
+        "routes": [route()]
+    })
+}
+
+/// The route of the chart's values. Its resolver is named, as a test may change the agent's.
+pub(crate) fn route() -> Value {
+    json!({
+        "source": INTERNAL_NAME,
+        "destination": PUBLIC_NAME,
+        "resolver": format!("{DNS_ADDRESS}:53")
     })
 }
