@@ -381,7 +381,8 @@ impl BoundAgent {
         let handle = Handle::new(commands, REPLY_TIMEOUT);
         tasks.spawn(sockets.control.serve(handle, shutdown.clone()));
         if let Some(admin) = sockets.admin {
-            tasks.spawn(admin.serve(event_loop.health(), metrics, shutdown.clone()));
+            let sources = (metrics, event_loop.state().events.hub());
+            tasks.spawn(admin.serve(event_loop.health(), sources, shutdown.clone()));
         }
         let events = tokio::spawn(event_pump.run(shutdown.clone()));
         if let Some(log) = decision_log {

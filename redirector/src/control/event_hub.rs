@@ -127,13 +127,30 @@ impl Subscription {
         self,
         shutdown: CancellationToken,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+        self.framed(Framing::Line, shutdown, permit)
+    }
+
+    /// As server-sent events, each with the JSON of a line.
+    pub(crate) fn server_sent(
+        self,
+        shutdown: CancellationToken,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+        self.framed(Framing::ServerSent, shutdown, None)
+    }
+
+    fn framed(
+        self,
+        framing: Framing,
+        shutdown: CancellationToken,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
         let Self { recent, next, query } = self;
         let mut before = Vec::new();
-        recent.iter().for_each(|line| write(&mut before, line));
+        recent.iter().for_each(|line| framing.write(&mut before, line));
         let first = stream::iter((!before.is_empty()).then(|| Ok(Bytes::from(before))));
         let following =
-            next.map(|receiver| Following { receiver, query, shutdown, _permit: permit });
+            next.map(|receiver| Following { receiver, query, framing, shutdown, _permit: permit });
         first.chain(stream::unfold(following, |following| async {
             let mut following = following?;
             let chunk = following.chunk().await?;
@@ -145,6 +162,7 @@ impl Subscription {
 struct Following {
     receiver: broadcast::Receiver<Arc<EventLine>>,
     query: EventQuery,
+    framing: Framing,
     shutdown: CancellationToken,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -180,18 +198,31 @@ impl Following {
 
     fn append(&self, chunk: &mut Vec<u8>, line: &EventLine) {
         if self.query.wants(line) {
-            write(chunk, line);
+            self.framing.write(chunk, line);
         }
     }
 
     fn append_lost(&self, chunk: &mut Vec<u8>, lost: u64) {
-        write(chunk, &EventLine::Lost(Lost { version: VERSION, lost, lost_by: LostBy::Reader }));
+        let lost = Lost { version: VERSION, lost, lost_by: LostBy::Reader };
+        self.framing.write(chunk, &EventLine::Lost(lost));
     }
 }
 
-fn write(chunk: &mut Vec<u8>, line: &EventLine) {
-    serde_json::to_writer(&mut *chunk, line).expect("an event is JSON");
-    chunk.push(b'\n');
+/// What is around the JSON of an event, which has no line break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Line,
+    ServerSent,
+}
+
+impl Framing {
+    fn write(self, chunk: &mut Vec<u8>, line: &EventLine) {
+        if self == Self::ServerSent {
+            chunk.extend_from_slice(b"data: ");
+        }
+        serde_json::to_writer(&mut *chunk, line).expect("an event is JSON");
+        chunk.extend_from_slice(if self == Self::ServerSent { b"\n\n" } else { b"\n" });
+    }
 }
 
 #[cfg(test)]

@@ -5,4 +5,4 @@ mod connections;
 mod serve;
 
 pub(crate) use connections::{Connection, Connections};
-pub(crate) use serve::{ServeLimits, accept_failed, serve_connection};
+pub(crate) use serve::{Lifetime, ServeLimits, accept_failed, serve_connection};

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`, each with its reasons, and `/metrics`.
+//! `/healthz` and `/readyz`, each with its reasons, `/metrics`, and the status page.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::{HeaderName, StatusCode, header},
     routing::get,
@@ -25,10 +25,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    event_streams::EventStreams,
     metrics::{CONTENT_TYPE, Metrics},
-    shared_scrape::SharedScrape,
+    shared_page::SharedPage,
+    status_page,
+    viewer::Ends,
 };
-use crate::http::{Connection, Connections, ServeLimits, accept_failed, serve_connection};
+use crate::{
+    control::EventHub,
+    http::{Connection, Connections, ServeLimits, accept_failed, serve_connection},
+};
 
 /// The agent's event loop writes a heartbeat twice a second; after this long without one it hangs.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,6 +42,8 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Limits of the connections; one peer has half of them. Each has one request.
 const MAX_CONNECTIONS: usize = 128;
 const MIN_CONNECTIONS: usize = 8;
+/// One of so many connections may be a stream of events, so that streams keep nobody out.
+const CONNECTIONS_PER_STREAM: usize = 8;
 /// A scraper across the world needs a second for a request of one packet.
 const LIMITS: ServeLimits =
     ServeLimits { head: Duration::from_secs(5), whole: Some(Duration::from_secs(15)) };
@@ -68,6 +76,11 @@ impl Health {
     /// Sets why the agent is not ready; empty when it is.
     pub fn set_not_ready(&self, reasons: Vec<String>) {
         self.state().not_ready = reasons;
+    }
+
+    /// Why the agent is not ready; empty when it is.
+    pub(super) fn not_ready(&self) -> Vec<String> {
+        self.state().not_ready.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, HealthState> {
@@ -128,13 +141,19 @@ impl Admin {
     }
 
     /// Serves until `shutdown`.
-    pub async fn serve(self, health: Health, metrics: Metrics, shutdown: CancellationToken) {
-        let router = router(health, metrics);
+    pub async fn serve(
+        self,
+        health: Health,
+        (metrics, hub): (Metrics, EventHub),
+        shutdown: CancellationToken,
+    ) {
         // A sixteenth of the descriptors, so that no client takes those of DNS.
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let most = usize::try_from(descriptors / 16)
             .map_or(MAX_CONNECTIONS, |share| share.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS));
         let connections = Connections::new(most, most / 2);
+        let streams = EventStreams::new(hub, most / CONNECTIONS_PER_STREAM, shutdown.clone());
+        let router = router(health, metrics, streams);
         // Aborted at shutdown rather than drained: a probe that is cut off learns as much.
         let mut tasks = JoinSet::new();
         loop {
@@ -145,7 +164,7 @@ impl Admin {
             match accepted {
                 Ok((stream, peer)) => {
                     if let Some(connection) = connections.admit(peer.ip().to_canonical()).await {
-                        tasks.spawn(serve_one(stream, router.clone(), connection));
+                        tasks.spawn(serve_one((stream, peer), router.clone(), connection));
                     }
                 }
                 Err(error) => accept_failed("admin", &error, &connections).await,
@@ -155,21 +174,32 @@ impl Admin {
     }
 }
 
-async fn serve_one(stream: TcpStream, router: Router, connection: Connection<IpAddr>) {
+async fn serve_one(
+    (stream, peer): (TcpStream, SocketAddr),
+    router: Router,
+    connection: Connection<IpAddr>,
+) {
     let never = CancellationToken::new();
+    let Ok(local) = stream.local_addr() else { return };
+    let router = router.layer(Extension(Ends { peer, local }));
     if let Err(error) = serve_connection(stream, router, connection, (LIMITS, never)).await {
         tracing::debug!(%error, "an admin connection ended early");
     }
 }
 
-fn router(health: Health, metrics: Metrics) -> Router {
-    let metrics =
-        Router::new().route("/metrics", get(scrape)).with_state(SharedScrape::new(metrics));
+fn router(health: Health, metrics: Metrics, streams: EventStreams) -> Router {
+    let page = status_page::router(health.clone(), metrics.clone(), streams);
+    let metrics = SharedPage::new(move || {
+        let metrics = metrics.clone();
+        async move { metrics.scrape().await }
+    });
+    let metrics = Router::new().route("/metrics", get(scrape)).with_state(metrics);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(health)
         .merge(metrics)
+        .merge(page)
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
@@ -181,12 +211,12 @@ async fn healthz(State(health): State<Health>) -> Response {
     })
 }
 
-async fn scrape(State(scrape): State<SharedScrape>) -> ([(HeaderName, &'static str); 1], Bytes) {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], scrape.page().await)
+async fn scrape(State(page): State<SharedPage>) -> ([(HeaderName, &'static str); 1], Bytes) {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.text().await)
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    answer(health.state().not_ready.clone())
+    answer(health.not_ready())
 }
 
 #[cfg(test)]
@@ -223,8 +253,8 @@ mod tests {
                 let _ = reply.send(crate::observe::Snapshot::default());
             }
         });
-        let serving =
-            tokio::spawn(admin.serve(health.clone(), Metrics::new(requests), shutdown.clone()));
+        let sources = (Metrics::new(requests), EventHub::default());
+        let serving = tokio::spawn(admin.serve(health.clone(), sources, shutdown.clone()));
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("starting"), "{answer}");
         health.set_not_ready(vec![]);
@@ -235,7 +265,7 @@ mod tests {
             metrics.starts_with("HTTP/1.1 200") && metrics.contains("application/openmetrics-text"),
             "{metrics}"
         );
-        assert!(metrics.contains("# EOF") && get(address, "/").await.starts_with("HTTP/1.1 404"));
+        assert!(metrics.contains("# EOF") && get(address, "/x").await.starts_with("HTTP/1.1 404"));
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(2), serving)
             .await
@@ -250,8 +280,8 @@ mod tests {
         let address = admin.local_addr().expect("an address");
         let (requests, _received) = tokio::sync::mpsc::channel(1);
         let (health, shutdown) = (Health::default(), CancellationToken::new());
-        let serving =
-            tokio::spawn(admin.serve(health.clone(), Metrics::new(requests), shutdown.clone()));
+        let sources = (Metrics::new(requests), EventHub::default());
+        let serving = tokio::spawn(admin.serve(health.clone(), sources, shutdown.clone()));
         let mut held = Vec::new();
         for number in 0..10 * MAX_CONNECTIONS {
             let mut stream = TcpStream::connect(address).await.expect("connected");

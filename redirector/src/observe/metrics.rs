@@ -62,18 +62,23 @@ impl Metrics {
     /// count of errors.
     pub async fn scrape(&self) -> String {
         let began = Instant::now();
-        let (reply, answer) = oneshot::channel();
-        let requested = async {
-            self.requests.send(reply).await.ok()?;
-            answer.await.ok()
-        };
-        let snapshot = tokio::time::timeout(SNAPSHOT_TIMEOUT, requested).await.ok().flatten();
+        let snapshot = self.snapshot().await;
         self.errors.fetch_add(snapshot.as_ref().map_or(1, |snapshot| snapshot.errors), Relaxed);
         encode(Scrape {
             snapshot,
             errors: self.errors.load(Relaxed),
             duration: began.elapsed().as_secs_f64(),
         })
+    }
+
+    /// The agent's numbers, if it answers.
+    pub(super) async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
+        let requested = async {
+            self.requests.send(reply).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(SNAPSHOT_TIMEOUT, requested).await.ok().flatten()
     }
 }
 

@@ -22,6 +22,7 @@ fn route(source: &str, started: u64) -> RouteSample {
             backend: "203.0.113.7:443".parse().expect("an address"),
             client: "the cgroup /\"".to_owned(),
         }],
+        backends: vec![],
         counters: Counters {
             started,
             established: 1,

@@ -1,4 +1,4 @@
-//! Observability: the admin listener with `/healthz`, `/readyz` and `/metrics`.
+//! Observability: the admin listener with `/healthz`, `/readyz`, `/metrics` and the status page.
 //!
 //! | module | contains |
 //! |---|---|
@@ -6,18 +6,26 @@
 //! | `catalog` | every metric, with its type, labels and help |
 //! | `snapshot` | the numbers behind the metrics |
 //! | `metrics` | requesting a snapshot, and encoding it |
-//! | `shared_scrape` | one page for simultaneous scrapes |
+//! | `shared_page` | one page for simultaneous requests |
 //! | `route_metrics` | the metrics of routes |
 //! | `labels`, `process` | the labels of a sample; the metrics of this process |
+//! | `status_page` | the status page, its numbers and its live events |
+//! | `page_status` | the numbers that the page shows |
+//! | `event_streams` | live events for a bounded number of viewers |
+//! | `viewer` | who may see the page |
 
 mod admin;
 mod catalog;
+mod event_streams;
 mod labels;
 mod metrics;
+mod page_status;
 mod process;
 mod route_metrics;
-mod shared_scrape;
+mod shared_page;
 mod snapshot;
+mod status_page;
+mod viewer;
 
 pub use admin::{Admin, Health};
 pub use catalog::{Kind, METRICS, Metric};

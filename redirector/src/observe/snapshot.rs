@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    control::api::{Counters, ProblemCode},
+    control::api::{BackendView, Counters, Problem, ProblemCode},
     dns::{HistogramSnapshot, QueryStatsSnapshot, UpstreamHealth},
     net::SourcePorts,
 };
@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub routes: RouteSamples,
     /// Problems by code.
     pub problems: BTreeMap<ProblemCode, u64>,
+    /// The first of them, those that degrade the agent before others.
+    pub first_problems: Vec<Problem>,
     /// Whether a problem degrades the agent.
     pub degraded: bool,
     /// The shim's counters, by name.
@@ -157,10 +159,16 @@ impl RouteSamples {
             MAX_LABELLED => self.samples.push(RouteSample {
                 source: OTHERS.to_owned(),
                 ejections: vec![],
+                backends: vec![],
                 ..route
             }),
             _ => self.samples[MAX_LABELLED].add(&route),
         }
+    }
+
+    /// Whether the next route has a label of its own.
+    pub fn has_room(&self) -> bool {
+        self.samples.len() < MAX_LABELLED
     }
 
     /// How many routes there are.
@@ -197,6 +205,8 @@ pub struct RouteSample {
     pub ejected: u64,
     /// The ejections of its backends, by port and client; none for several routes together.
     pub ejections: Vec<EjectionSample>,
+    /// Its backends; none for several routes together.
+    pub backends: Vec<BackendView>,
     /// Its counters in the kernel.
     pub counters: Counters,
     /// DNS queries for the source that the shim answered.

@@ -258,7 +258,7 @@ fn spawn(
 }
 
 /// Passes descriptors to `command`, from number 3 on.
-fn pass(command: &mut Command, descriptors: Vec<RawFd>) {
+pub(crate) fn pass(command: &mut Command, descriptors: Vec<RawFd>) {
     /// Above those that are passed.
     const ABOVE: libc::c_int = 300;
     // SAFETY: the closure only calls fcntl and dup2, with integers.

@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod binaries;
+pub mod browser;
 pub mod capture;
 pub mod client_programs;
 pub mod clients;

@@ -36,6 +36,8 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("man-db", "man"),
+    // Opens the status page.
+    ("chromium-headless-shell", "chromium-headless-shell"),
 ];
 
 /// Debian packages that are unpacked instead of installed, since their installation would change

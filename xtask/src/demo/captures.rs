@@ -9,6 +9,7 @@ use testbed::{agent, process, topology::INTERNAL_NAME};
 
 use super::fixture::{Fixture, find_binary};
 use super::picture;
+use super::screenshots;
 use super::transcript::Transcript;
 use crate::build;
 
@@ -58,9 +59,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         fixture.is_ejected(first)
     })?;
     capture(&fixture, &args.into, "status", "redirector status")?;
-    let busy = process::spawn_lasting(fixture.executor.sandbox().shell(&connects(400)))?;
+    // They last until the pictures are taken.
+    let busy = process::spawn_lasting(fixture.executor.sandbox().shell(&connects(100_000)))?;
     let captured = capture(&fixture, &args.into, "top", "redirector top --once")
-        .and_then(|()| capture(&fixture, &args.into, "events", "redirector events --limit 12"));
+        .and_then(|()| capture(&fixture, &args.into, "events", "redirector events --limit 12"))
+        .and_then(|()| screenshots::take(&fixture, &args.into));
+    process::kill_tree(busy.id());
     finish(busy)?;
     captured
 }

@@ -4,6 +4,7 @@ pub(crate) mod captures;
 mod fixture;
 mod picture;
 mod run;
+mod screenshots;
 mod steps;
 mod transcript;
 

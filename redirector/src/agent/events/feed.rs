@@ -95,6 +95,11 @@ impl EventFeed {
         }
     }
 
+    /// Where readers subscribe.
+    pub(crate) fn hub(&self) -> EventHub {
+        self.hub.clone()
+    }
+
     /// A reader's events.
     pub(crate) fn subscribe(&self, query: api::EventQuery) -> Subscription {
         self.hub.subscribe(query)

@@ -29,6 +29,8 @@ use crate::{
 
 /// Routes that are read from the kernel at once: many enough for few calls, and little memory.
 const BATCH: usize = 4096;
+/// Problems that the status page shows.
+const FIRST_PROBLEMS: usize = 20;
 
 /// Reads everything that the metrics show.
 pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
@@ -53,6 +55,7 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         },
         routes: totals.samples,
         problems: totals.problems,
+        first_problems: totals.first_problems,
         degraded: totals.degraded,
         dns: publisher.map(|publisher| publisher.counters().into()).unwrap_or_default(),
         dns_stats: publisher.map(|publisher| publisher.query_stats()).unwrap_or_default(),
@@ -117,6 +120,8 @@ struct Totals {
     samples: RouteSamples,
     latency: LatencySum,
     problems: BTreeMap<ProblemCode, u64>,
+    /// At most [`FIRST_PROBLEMS`], those that degrade the agent before others.
+    first_problems: Vec<Problem>,
     degraded: bool,
     errors: u64,
     /// The addresses of all routes.
@@ -130,6 +135,16 @@ impl Totals {
         for problem in problems {
             self.degraded |= problem.degrades;
             *self.problems.entry(problem.code).or_default() += 1;
+            self.keep(problem);
+        }
+    }
+
+    fn keep(&mut self, problem: Problem) {
+        let first = &mut self.first_problems;
+        if first.len() < FIRST_PROBLEMS || problem.degrades {
+            let at = first.partition_point(|earlier| earlier.degrades || !problem.degrades);
+            first.insert(at, problem);
+            first.truncate(FIRST_PROBLEMS);
         }
     }
 
@@ -182,8 +197,11 @@ impl Totals {
             && entry.route.source_ips.is_empty()
             && !(source.is_wildcard() && self.search.suffix_below(source).is_some())
             && status.counters.source_ip_failed == 0;
+        let has_room = self.samples.has_room();
+        let views = backends.iter().filter(|_| has_room).cloned().map(route_view::backend);
         self.samples.push(RouteSample {
             source: source.to_string(),
+            backends: views.collect(),
             live,
             fresh,
             eligible: backends.len() as u64 - ejected,

@@ -13,6 +13,7 @@ mod order;
 mod readme;
 mod search_lists;
 mod source_ports;
+mod status_page;
 mod top;
 mod verify;
 mod verify_follow;
