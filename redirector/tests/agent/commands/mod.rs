@@ -8,6 +8,7 @@ mod events;
 mod explain;
 mod formats;
 mod many_routes;
+mod onboarding;
 mod operate;
 mod order;
 mod readme;
