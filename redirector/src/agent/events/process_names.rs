@@ -13,8 +13,11 @@ use crate::datapath;
 
 /// Cgroups and processes that are remembered, including those that are gone.
 const MAX_REMEMBERED: usize = 16 * 1024;
-/// The hierarchy is searched for an unknown cgroup at most this often.
-const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// The hierarchy is searched for an unknown cgroup at most a twentieth of the time, so this many
+/// times the last search is the pause: a job's step and its cgroup may be gone within milliseconds.
+const SEARCH_PAUSE: u32 = 20;
+/// After which pause it is searched again for one that was not found.
+const MISSING_PAUSE: Duration = Duration::from_secs(1);
 /// A process is read again at most this often: a busy one makes many connects.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
 /// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h), in which
@@ -24,7 +27,8 @@ const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
 /// The known names of processes and cgroups.
 pub(crate) struct ProcessNames {
     cgroups: HashMap<u64, Option<PathBuf>>,
-    searched_at: Option<Instant>,
+    /// When the last search ended, and how long it took.
+    searched: Option<(Instant, Duration)>,
     commands: HashMap<u32, (Option<String>, Instant)>,
     /// Whether our `/proc` numbers processes as the programs do.
     sees_processes: bool,
@@ -34,31 +38,40 @@ impl Default for ProcessNames {
     fn default() -> Self {
         let sees_processes = fs::metadata("/proc/self/ns/pid")
             .is_ok_and(|namespace| namespace.ino() == INITIAL_PID_NAMESPACE);
-        Self {
-            cgroups: HashMap::new(),
-            searched_at: None,
-            commands: HashMap::new(),
-            sees_processes,
-        }
+        Self { cgroups: HashMap::new(), searched: None, commands: HashMap::new(), sees_processes }
     }
 }
 
 impl ProcessNames {
     /// The directory of cgroup `id`.
     pub(crate) fn cgroup(&mut self, id: u64) -> Option<PathBuf> {
+        self.find(id, Instant::now, datapath::cgroup_paths)
+    }
+
+    fn find(
+        &mut self,
+        id: u64,
+        now: impl Fn() -> Instant,
+        search: impl FnOnce() -> HashMap<u64, PathBuf>,
+    ) -> Option<PathBuf> {
         if id == 0 {
             return None;
         }
-        let is_recent = self.searched_at.is_some_and(|at| at.elapsed() < SEARCH_INTERVAL);
-        if !is_recent && self.cgroups.get(&id).is_none_or(Option::is_none) {
-            self.searched_at = Some(Instant::now());
+        let known = self.cgroups.get(&id);
+        let is_recent = self.searched.is_some_and(|(at, took)| {
+            let pause = if known.is_some() { MISSING_PAUSE } else { took * SEARCH_PAUSE };
+            now() < at + pause
+        });
+        if !is_recent && known.is_none_or(Option::is_none) {
+            let started = now();
             if self.cgroups.len() > MAX_REMEMBERED {
                 self.cgroups.clear();
             }
             // A cgroup that is gone keeps its name for its last events.
-            self.cgroups
-                .extend(datapath::cgroup_paths().into_iter().map(|(id, path)| (id, Some(path))));
+            self.cgroups.extend(search().into_iter().map(|(id, path)| (id, Some(path))));
             self.cgroups.entry(id).or_default();
+            let ended = now();
+            self.searched = Some((ended, ended - started));
         }
         self.cgroups.get(&id).cloned().flatten()
     }
@@ -100,5 +113,42 @@ impl ProcessNames {
         }
         self.commands.insert(event.pid, (command.clone(), Instant::now()));
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Steps of a job, each of which is gone when the next one connects a little later. A search
+    /// takes two milliseconds, and is repeated after forty.
+    #[test]
+    fn a_short_step_after_another_is_found() {
+        let mut names = ProcessNames::default();
+        let clock = Cell::new(Instant::now());
+        let advance = |millis| clock.set(clock.get() + Duration::from_millis(millis));
+        let cgroup = |id: u64| PathBuf::from(format!("/sys/fs/cgroup/job/{id}"));
+        let mut find = |id, exists: bool| {
+            let search = || {
+                advance(2);
+                exists.then(|| (id, cgroup(id))).into_iter().collect()
+            };
+            names.find(id, || clock.get(), search)
+        };
+        for id in 1..=50 {
+            assert_eq!(find(id, true), Some(cgroup(id)));
+            advance(40);
+        }
+        assert_eq!(find(1, false), Some(cgroup(1)), "one that is gone");
+        assert_eq!(find(51, false), None);
+        advance(39);
+        assert_eq!(find(52, true), None, "too soon after a search");
+        advance(1);
+        assert_eq!(find(52, true), Some(cgroup(52)));
+        advance(40);
+        assert_eq!(find(51, true), None, "not found less than a second ago");
+        assert_eq!(find(53, true), Some(cgroup(53)));
     }
 }
