@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the fuzz targets of the DNS shim under libFuzzer, built by the stable
+//! `cargo xtask fuzz`: the fuzz targets under libFuzzer, built by the stable
 //! compiler.
 //!
 //! `cargo fuzz` needs a nightly compiler for its sanitizers. The coverage, which finds new paths,
@@ -11,7 +11,7 @@ use testbed::{capture, workspace};
 
 use crate::{build_ebpf, progress::Step};
 
-const TARGETS: [&str; 2] = ["query", "reply"];
+const TARGETS: [&str; 6] = ["config", "import", "query", "reply", "request", "resolv_conf"];
 /// Flags for edge counters and the operands of comparisons, which guide libFuzzer.
 const COVERAGE: &str = "-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
     -C llvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -36,7 +36,7 @@ pub(crate) fn ensure_passes() -> anyhow::Result<()> {
     let step = Step::start("building the fuzz targets");
     capture::run(&mut build()?, |line| step.note(line))?;
     step.done();
-    let step = Step::start(format!("fuzzing {} for a minute", TARGETS.join(" and ")));
+    let step = Step::start(format!("fuzzing {} for a minute", TARGETS.join(", ")));
     let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
         let fuzzers = TARGETS.map(|target| {
             scope.spawn(move || capture::run(&mut fuzzer(target, Budget::Seconds(60))?, |_| {}))

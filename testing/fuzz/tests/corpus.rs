@@ -3,8 +3,11 @@
 
 use std::{fs, path::Path};
 
-/// Mutations of each seed.
+/// Mutations of each packet.
 const ROUNDS: u64 = 20_000;
+
+/// Mutations of each text, whose parsers are slower.
+const TEXT_ROUNDS: u64 = 500;
 
 /// Reproducible random numbers: xorshift64.
 struct Random(u64);
@@ -62,12 +65,12 @@ fn mutate(seed: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-fn run(target: &str, check: fn(&[u8])) {
+fn run(target: &str, rounds: u64, check: fn(&[u8])) {
     let seeds = seeds(target);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for seed in &seeds {
         check(seed);
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let other = &seeds[random.below(seeds.len())];
             let input = mutate(seed, other, &mut random);
             let outcome = std::panic::catch_unwind(|| check(&input));
@@ -78,10 +81,30 @@ fn run(target: &str, check: fn(&[u8])) {
 
 #[test]
 fn the_query_target_holds_for_mutated_seeds() {
-    run("query", redirector_fuzz::query);
+    run("query", ROUNDS, redirector_fuzz::query);
 }
 
 #[test]
 fn the_reply_target_holds_for_mutated_seeds() {
-    run("reply", redirector_fuzz::reply);
+    run("reply", ROUNDS, redirector_fuzz::reply);
+}
+
+#[test]
+fn the_config_target_holds_for_mutated_seeds() {
+    run("config", TEXT_ROUNDS, redirector_fuzz::config);
+}
+
+#[test]
+fn the_import_target_holds_for_mutated_seeds() {
+    run("import", TEXT_ROUNDS, redirector_fuzz::import);
+}
+
+#[test]
+fn the_request_target_holds_for_mutated_seeds() {
+    run("request", TEXT_ROUNDS, redirector_fuzz::request);
+}
+
+#[test]
+fn the_resolv_conf_target_holds_for_mutated_seeds() {
+    run("resolv_conf", TEXT_ROUNDS, redirector_fuzz::resolv_conf);
 }
