@@ -5,6 +5,7 @@ pub mod markdown;
 pub mod modules;
 pub mod style;
 pub mod targets;
+pub mod unsafe_code;
 pub mod words;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub const RULES: &[Rule] = &[
     ("words", || Ok(words::check(&files::of_workspace(&root())?))),
     ("lines", || Ok(style::long_lines(&files::of_workspace(&root())?))),
     ("docs", || Ok(markdown::check(&files::of_workspace(&root())?, &root()))),
+    ("unsafe", || unsafe_code::check(&files::of_workspace(&root())?)),
     ("tests", || Ok(style::long_test_names(&files::of_workspace(&root())?))),
 ];
 

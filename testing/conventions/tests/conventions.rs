@@ -36,3 +36,8 @@ fn pages_are_short_and_their_links_exist() {
 fn no_test_name_is_over_60_characters() {
     holds("tests");
 }
+
+#[test]
+fn no_unsafe_code_ships_uncounted() {
+    holds("unsafe");
+}
