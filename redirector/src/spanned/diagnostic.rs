@@ -84,10 +84,10 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.location != Location::Nowhere {
-            write!(f, "{}: ", self.location)?;
+            write!(f, "{}: ", printable(&self.location.to_string()))?;
         }
         if !self.key.is_empty() {
-            write!(f, "key `{}`: ", self.key)?;
+            write!(f, "key `{}`: ", printable(&self.key))?;
         }
         f.write_str(&printable(&self.message))
     }
@@ -110,6 +110,9 @@ mod tests {
             )
         );
         assert_eq!(Diagnostic::unlocated("", "no file").to_string(), "no file");
+        let hostile =
+            Diagnostic { location: Location::file(Path::new("f\n")), ..Diagnostic::unlocated("k\u{7f}", "\r") };
+        assert_eq!(hostile.to_string(), "f\\n: key `k\\u{7f}`: \\r");
         assert_eq!(
             serde_json::to_string(&Location::Nowhere).expect("json"),
             r#"{"kind":"nowhere"}"#

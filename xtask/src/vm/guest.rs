@@ -9,26 +9,24 @@ use std::{
 use anyhow::Context as _;
 use testbed::{cpio::Archive, workspace};
 
-use super::{
-    cross::Cross,
-    kernels::{Arch, Entry},
+use super::kernels::Entry;
+use crate::{
+    arch::Arch,
+    build::{self, Program},
 };
-use crate::build::{self, Program};
 
 /// The package and its program.
 const PROGRAM: &str = "redirector-scenarios";
 
 /// Builds the program and packs it.
 pub(super) fn program(arch: Arch) -> anyhow::Result<Vec<u8>> {
-    let target = format!("{}-unknown-linux-gnu", arch.name());
-    let program = if arch.name() == std::env::consts::ARCH {
-        build::static_program(PROGRAM, Program::Binary(PROGRAM), &target, |_| {})?
-    } else {
-        let cross = Cross::ensure(arch)?;
-        build::static_program(PROGRAM, Program::Binary(PROGRAM), &target, |command| {
-            cross.prepare(command)
-        })?
-    };
+    let program = build::static_program(PROGRAM, Program::Binary(PROGRAM), arch, |command| {
+        if arch != Arch::HOST {
+            // Nothing is measured there, and all crates are compiled again for it.
+            let option = "profile.release.package.redirector.opt-level=1";
+            command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").args(["--config", option]);
+        }
+    })?;
     let program =
         fs::read(&program).with_context(|| format!("failed to read {}", program.display()))?;
     let mut archive = Archive::default();
