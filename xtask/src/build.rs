@@ -16,7 +16,10 @@ use object::read::elf::{ElfFile64, ProgramHeader as _};
 use testbed::{capture, workspace};
 
 use crate::{
+    arch::Arch,
     build_ebpf,
+    cross::Cross,
+    flags,
     progress::{Step, seconds},
     setup::{self, needs::Group},
 };
@@ -44,6 +47,14 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
     Ok(BINARY.get_or_init(|| binary).clone())
 }
 
+/// The binary of an architecture.
+pub(crate) fn for_arch(arch: Arch) -> anyhow::Result<PathBuf> {
+    if arch == Arch::HOST {
+        return ensure();
+    }
+    static_program("redirector", Program::Binary("redirector"), arch, |_| {})
+}
+
 /// The binary, and what the demo and the benchmarks run beside it.
 pub(crate) fn ensure_with_tools() -> anyhow::Result<()> {
     setup::ensure(&[Group::Toolchain, Group::Tests])?;
@@ -51,7 +62,7 @@ pub(crate) fn ensure_with_tools() -> anyhow::Result<()> {
 }
 
 fn build_binary() -> anyhow::Result<PathBuf> {
-    let built = static_program("redirector", Program::Binary("redirector"), &target(), |_| {})?;
+    let built = static_program("redirector", Program::Binary("redirector"), Arch::HOST, |_| {})?;
     let path = workspace::release_binary();
     publish(&built, &path)?;
     Ok(path)
@@ -60,11 +71,7 @@ fn build_binary() -> anyhow::Result<PathBuf> {
 /// Builds an example of the product as the release binary is built, at
 /// [`workspace::release_example`].
 pub(crate) fn example(name: &'static str) -> anyhow::Result<()> {
-    static_program("redirector", Program::Example(name), &target(), |_| {}).map(drop)
-}
-
-fn target() -> String {
-    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+    static_program("redirector", Program::Example(name), Arch::HOST, |_| {}).map(drop)
 }
 
 /// What to build of a package.
@@ -74,15 +81,12 @@ pub(crate) enum Program {
     Example(&'static str),
 }
 
-/// The flags of a static link.
-pub(crate) const STATIC: &str = "-C\u{1f}target-feature=+crt-static";
-
-/// A static release build of a program, below the directory of its target. `prepare` may choose
-/// another compiler.
+/// A static release build of a program, below the directory of its target. `prepare` may change
+/// how.
 pub(crate) fn static_program(
     package: &str,
     program: Program,
-    target: &str,
+    arch: Arch,
     prepare: impl FnOnce(&mut Command),
 ) -> anyhow::Result<PathBuf> {
     build_ebpf::ensure()?;
@@ -100,19 +104,22 @@ pub(crate) fn static_program(
         option,
         name,
         "--target",
-        target,
+        &arch.target(),
     ]);
-    command.env("CARGO_ENCODED_RUSTFLAGS", STATIC).env_remove("RUSTFLAGS");
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags::of_release()).env_remove("RUSTFLAGS");
+    if arch != Arch::HOST {
+        Cross::ensure(arch)?.prepare(&mut command);
+    }
     prepare(&mut command);
     let what = if name == "redirector" { "the release binary" } else { name };
-    let step = Step::start(format!("building {what} for {target}"));
+    let step = Step::start(format!("building {what} for {}", arch.target()));
     let finished = capture::capture(&mut command, |line| step.note(line))?;
     if !finished.status.success() {
         step.failed();
         bail!("failed to build {what}:\n{}", finished.output.trim_end());
     }
     step.done();
-    let built = workspace::target_dir().join(target).join(folder).join(name);
+    let built = workspace::target_dir().join(arch.target()).join(folder).join(name);
     check_static(&built)?;
     Ok(built)
 }

@@ -14,8 +14,10 @@ use anyhow::{Context as _, ensure};
 use testbed::{capture, workspace};
 
 use crate::{
+    arch::Arch,
     build,
     progress::{Step, seconds},
+    sbom,
     setup::{self, cargo_tools, needs::Group},
 };
 
@@ -90,6 +92,7 @@ fn stage(binary: &Path) -> anyhow::Result<()> {
         let script = generate(binary, &["completions".as_ref(), shell.as_ref()])?;
         write(&folder.join(shell), &script)?;
     }
+    sbom::write(Arch::HOST, &folder)?;
     write(&folder.join("redirector.service"), &unit(&deployed("redirector.service")?)?)?;
     write(&folder.join("redirector.toml"), &configuration(&deployed("redirector.toml")?)?)
 }

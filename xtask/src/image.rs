@@ -1,5 +1,7 @@
-//! `cargo xtask image`: builds an image that contains only the static binary, offline with buildah,
-//! in a container storage and as an OCI archive.
+//! `cargo xtask image`: builds an image that contains only the static binary and what it is made
+//! of, offline with buildah, in a container storage and as an OCI archive.
+//!
+//! The same commit gives the same digest: the layer's times are those of 1970.
 
 use std::{
     fs,
@@ -9,11 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use tempfile::TempDir;
 use testbed::{capture, workspace};
 
 use crate::{
+    arch::Arch,
     build,
     progress::{Step, seconds},
+    sbom,
     setup::{self, needs::Group},
 };
 
@@ -26,6 +31,9 @@ pub(crate) struct Args {
     /// Name and tag of the image
     #[arg(long, default_value = NAME)]
     tag: String,
+    /// Architectures; several make an index of images [default: this machine's]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    arch: Vec<Arch>,
     /// Container storage to put the image into [default: buildah's own]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -38,9 +46,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let started = Instant::now();
     setup::ensure(&[Group::Image])?;
-    let binary = build::ensure()?;
+    let archs: &[Arch] = if args.arch.is_empty() { &[Arch::HOST] } else { &args.arch };
     let storage = Storage { root: args.root.clone(), runroot: args.runroot.clone() };
-    let archive = build_image(&storage, &binary, &args.tag)?;
+    let archive = build_image(&storage, archs, &args.tag)?;
     let size = fs::metadata(&archive)
         .with_context(|| format!("failed to read the size of {}", archive.display()))?
         .len();
@@ -58,7 +66,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// unchanged.
 pub(crate) fn ensure_archive() -> anyhow::Result<PathBuf> {
     setup::ensure(&[Group::Image])?;
-    let binary = build::ensure()?;
     let storage = tempfile::Builder::new()
         .prefix("redirector-image-")
         .tempdir()
@@ -68,7 +75,7 @@ pub(crate) fn ensure_archive() -> anyhow::Result<PathBuf> {
             root: Some(storage.path().join("root")),
             runroot: Some(storage.path().join("run")),
         },
-        &binary,
+        &[Arch::HOST],
         NAME,
     )
 }
@@ -95,24 +102,52 @@ impl Storage {
     }
 }
 
-/// Builds the image in the storage and writes the archive; returns the archive's path.
-fn build_image(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<PathBuf> {
+/// Builds the images in the storage and writes the archive; returns the archive's path.
+fn build_image(storage: &Storage, archs: &[Arch], tag: &str) -> anyhow::Result<PathBuf> {
+    let contexts =
+        archs.iter().map(|&arch| Ok((arch, context(arch)?))).collect::<anyhow::Result<Vec<_>>>()?;
     let step = Step::start(format!("building the image {tag}"));
+    let index = archs.len() > 1;
+    if index {
+        // One from an earlier build would keep its images.
+        let _ = capture::capture(storage.buildah().args(["rmi", "--force", tag]), |_| {});
+    }
+    for (arch, context) in &contexts {
+        let mut command = storage.buildah();
+        command.args(["build", "--quiet", "--pull-never", "--format=oci", "--timestamp=0"]);
+        command.arg(format!("--platform=linux/{}", arch.debian()));
+        command.arg(if index { "--manifest" } else { "--tag" }).arg(tag);
+        for label in labels()? {
+            command.arg("--label").arg(label);
+        }
+        let recipe = workspace::root().join("deploy/Containerfile");
+        command.arg("--file").arg(recipe).arg(context.path());
+        capture::run(&mut command, |line| step.note(line)).context("failed to build the image")?;
+    }
+    let archive = write_archive(storage, index, tag, &step)?;
+    step.done();
+    Ok(archive)
+}
+
+/// The files of an image, in a folder.
+fn context(arch: Arch) -> anyhow::Result<TempDir> {
+    let binary = build::for_arch(arch)?;
     let context = tempfile::Builder::new()
         .prefix("redirector-context-")
         .tempdir()
         .context("failed to create a build context")?;
     let copy = context.path().join("redirector");
-    fs::copy(binary, &copy).with_context(|| format!("failed to copy {}", binary.display()))?;
+    fs::copy(&binary, &copy).with_context(|| format!("failed to copy {}", binary.display()))?;
+    sbom::write(arch, context.path())?;
+    Ok(context)
+}
 
-    let mut command = storage.buildah();
-    command.args(["build", "--quiet", "--pull-never", "--format", "oci", "--tag", tag]);
-    for label in labels()? {
-        command.arg("--label").arg(label);
-    }
-    command.arg("--file").arg(workspace::root().join("deploy/Containerfile")).arg(context.path());
-    capture::run(&mut command, |line| step.note(line)).context("failed to build the image")?;
-
+fn write_archive(
+    storage: &Storage,
+    index: bool,
+    tag: &str,
+    step: &Step,
+) -> anyhow::Result<PathBuf> {
     let archive = workspace::image_archive();
     let dir = archive.parent().context("the archive's path has no directory")?;
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
@@ -121,18 +156,36 @@ fn build_image(storage: &Storage, binary: &Path, tag: &str) -> anyhow::Result<Pa
         .tempdir_in(dir)
         .with_context(|| format!("failed to create a directory in {}", dir.display()))?;
     let file = temporary.path().join("image.tar");
-    capture::run(
-        storage
-            .buildah()
-            .args(["push", "--quiet", tag])
-            .arg(format!("oci-archive:{}:{tag}", file.display())),
-        |line| step.note(line),
-    )
-    .context("failed to write the image's archive")?;
+    let mut command = storage.buildah();
+    if index {
+        command.args(["manifest", "push", "--all", "--quiet", tag]);
+    } else {
+        command.args(["push", "--quiet", tag]);
+    }
+    command.arg(format!("oci-archive:{}:{tag}", file.display()));
+    capture::run(&mut command, |line| step.note(line))
+        .context("failed to write the image's archive")?;
     fs::rename(&file, &archive)
         .with_context(|| format!("failed to move the archive to {}", archive.display()))?;
-    step.done();
     Ok(archive)
+}
+
+/// The digest of an archive's image or index.
+pub(crate) fn digest(archive: &Path) -> anyhow::Result<String> {
+    let index = capture::run(
+        Command::new("tar")
+            .arg("--extract")
+            .arg("--to-stdout")
+            .arg("--file")
+            .arg(archive)
+            .arg("index.json"),
+        |_| {},
+    )
+    .context("failed to read the archive's index")?;
+    let index: serde_json::Value =
+        serde_json::from_str(&index).context("the archive's index is not JSON")?;
+    let digest = index["manifests"][0]["digest"].as_str();
+    Ok(digest.context("the archive's index has no digest")?.to_owned())
 }
 
 /// The image's labels, by the keys that OCI defines.

@@ -1,16 +1,21 @@
 //! `cargo xtask`: everything a contributor runs. One file per verb; each builds and installs what
 //! it needs.
 
+mod arch;
 mod bench;
 mod build;
 mod build_ebpf;
+mod cross;
 mod deb;
 mod demo;
+mod flags;
 mod fuzz;
 mod image;
 mod kube;
 mod lock;
 mod progress;
+mod reproduce;
+mod sbom;
 mod setup;
 mod soak;
 mod test;
@@ -42,6 +47,10 @@ enum Verb {
     Build,
     /// Build the container image
     Image(image::Args),
+    /// List what the binary contains, with the licences
+    Sbom(sbom::Args),
+    /// Build everything in another folder too, and compare
+    Reproduce,
     /// Build the Debian package
     Deb(deb::Args),
     /// Play the whole job on this machine: a customer, a node, an executor, and failures
@@ -58,7 +67,7 @@ enum Verb {
     Soak(soak::Args),
     /// Run every check and test
     Test(test::Args),
-    /// Fuzz the DNS parsers with libFuzzer
+    /// Fuzz what parses foreign bytes with libFuzzer
     Fuzz(fuzz::Args),
 }
 
@@ -68,6 +77,8 @@ fn main() -> ExitCode {
         Verb::BuildEbpf => build_ebpf::run().map(|()| true),
         Verb::Build => build::run().map(|()| true),
         Verb::Image(args) => image::run(&args).map(|()| true),
+        Verb::Sbom(args) => sbom::run(&args).map(|()| true),
+        Verb::Reproduce => reproduce::run().map(|()| true),
         Verb::Deb(args) => deb::run(&args).map(|()| true),
         Verb::Demo(args) => demo::run(args).map(|()| true),
         Verb::Docs(args) => demo::captures::run(&args).map(|()| true),

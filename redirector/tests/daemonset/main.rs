@@ -7,15 +7,56 @@
 
 mod kubelet;
 
-use std::time::Duration;
+use std::{fs, process::Command, time::Duration};
 
 use kubelet::{Container, Kubelet};
 use testbed::topology::{INTERNAL_NAME, LOAD_BALANCERS};
-use testbed::{ExecutorOptions, Rig};
+use testbed::{ExecutorOptions, Rig, capture, workspace};
 
 /// The pool, which contains the routes' virtual addresses.
 const POOL: &str = "198.18.";
 const CAPABILITIES: &str = "0000008000001400";
+
+/// The largest archive, in bytes; its layer is compressed.
+const LARGEST_IMAGE: u64 = 10_000_000;
+
+#[test]
+fn the_image_is_small_and_lists_its_parts() {
+    let archive = workspace::image_archive();
+    let size = fs::metadata(&archive).unwrap().len();
+    assert!(size <= LARGEST_IMAGE, "{size} bytes");
+
+    let folder = tempfile::tempdir().unwrap();
+    let transport = |kind: &str, path: &std::path::Path| format!("{kind}:{}", path.display());
+    let mut copy = Command::new("skopeo");
+    copy.args(["copy", "--quiet", &transport("oci-archive", &archive)])
+        .arg(transport("dir", folder.path()));
+    capture::run(&mut copy, |_| {}).unwrap();
+    let read = |name: &str| {
+        let file = fs::read(folder.path().join(name)).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&file).unwrap()
+    };
+    let blob = |digest: &serde_json::Value| {
+        digest.as_str().and_then(|digest| digest.split(':').nth(1)).unwrap().to_owned()
+    };
+    let manifest = read("manifest.json");
+    let config = read(&blob(&manifest["config"]["digest"]));
+    // The same commit gives the same digest, so nothing has a time.
+    assert_eq!(config["created"], "1970-01-01T00:00:00Z");
+    let labels = &config["config"]["Labels"];
+    assert_eq!(labels["org.opencontainers.image.title"], "redirector", "{labels}");
+
+    let layers = manifest["layers"].as_array().unwrap();
+    let mut files = String::new();
+    for layer in layers {
+        let path = folder.path().join(blob(&layer["digest"]));
+        files += &capture::run(Command::new("tar").arg("-tf").arg(path), |_| {}).unwrap();
+    }
+    for file in ["bin/redirector", "share/doc/redirector/sbom.cdx.json"] {
+        assert!(files.contains(&format!("usr/{file}\n")), "no {file}: {files}");
+    }
+    assert!(files.contains("THIRD-PARTY-LICENCES"), "{files}");
+}
 
 /// One test, since starting the node takes most of the time; its order is that of an operator's
 /// checks.

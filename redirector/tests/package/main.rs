@@ -76,6 +76,8 @@ fn starts_only_with_a_valid_configuration(machine: &Machine) {
         "/usr/share/man/man1/redirector-verify.1.gz",
         "/usr/share/bash-completion/completions/redirector",
         "/usr/share/zsh/vendor-completions/_redirector",
+        "/usr/share/doc/redirector/sbom.cdx.json",
+        "/usr/share/doc/redirector/THIRD-PARTY-LICENCES",
         "/usr/share/fish/vendor_completions.d/redirector.fish",
         CONFIG,
     ] {

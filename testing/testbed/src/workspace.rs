@@ -99,6 +99,15 @@ pub fn tools_dir() -> PathBuf {
     cache.map_or_else(|| target_dir().join("tools"), |cache| cache.join("redirector").join("tools"))
 }
 
+/// Where cargo keeps the sources of dependencies: `CARGO_HOME`, else `~/.cargo`.
+#[must_use]
+pub fn cargo_home() -> PathBuf {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+        .unwrap_or_default()
+}
+
 /// The Python environment that setup makes: `bin/pypi-server`, `bin/pip`, `bin/python`.
 #[must_use]
 pub fn python_home() -> PathBuf {

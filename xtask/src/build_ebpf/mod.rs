@@ -20,7 +20,7 @@ use anyhow::{Context as _, bail};
 use testbed::{capture, workspace};
 
 use crate::{
-    lock,
+    flags, lock,
     progress::{Step, seconds},
     setup::{
         self,
@@ -131,6 +131,8 @@ fn build_command(toolchain: &Toolchain, variant: &Variant) -> anyhow::Result<Com
         format!("the linker's path is not UTF-8: {}", toolchain.linker.display())
     })?;
     let flags = ["-C", "debuginfo=2", "-C", "link-arg=--btf", "-C", &format!("linker={linker}")];
+    // BTF names the source of each instruction.
+    let flags = [flags.map(str::to_owned).as_slice(), &flags::without_paths()].concat();
     command
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env_remove("RUSTFLAGS")

@@ -1,11 +1,8 @@
 //! Stages that check the dependencies against `deny.toml`: licences, duplicates, sources, and
 //! RustSec's advisories.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
+
 use testbed::workspace;
 
 use super::stage::Stage;
@@ -19,7 +16,7 @@ pub(super) fn policy() -> anyhow::Result<Command> {
 /// The advisories, where this machine has RustSec's database.
 pub(super) fn advisories() -> Stage {
     const NAME: &str = "advisories";
-    let databases = cargo_home().join("advisory-dbs");
+    let databases = workspace::cargo_home().join("advisory-dbs");
     if has_subfolder(&databases) {
         return Stage::program(NAME, || Ok(check(&["--offline"], &["advisories"])));
     }
@@ -40,13 +37,6 @@ fn check(options: &[&str], which: &[&str]) -> Command {
         .arg("check")
         .args(which);
     command
-}
-
-fn cargo_home() -> PathBuf {
-    env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
-        .unwrap_or_default()
 }
 
 fn has_subfolder(path: &Path) -> bool {

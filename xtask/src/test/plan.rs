@@ -14,7 +14,7 @@ use super::{
     stage::{Phase, Stage},
 };
 use crate::{
-    build, build_ebpf, deb, fuzz, image,
+    build, build_ebpf, deb, fuzz, image, reproduce,
     setup::{self, needs},
     vm,
 };
@@ -124,6 +124,7 @@ fn release_builds() -> Vec<Stage> {
         Stage::task(RELEASE, || build::ensure().map(drop)),
         Stage::task(IMAGE, || image::ensure_archive().map(drop)).after(RELEASE),
         Stage::task(PACKAGE, deb::ensure_package).after(RELEASE),
+        Stage::task("programs from another folder", reproduce::compare_programs),
         Stage::task("other kernels' machines", vm::prepare),
         Stage::task("fuzz targets", fuzz::ensure_passes),
     ]

@@ -3,10 +3,8 @@
 use std::{process::Command, time::Duration};
 use testbed::capture;
 
-use super::{
-    kernels::{Arch, Entry},
-    machine::Machine,
-};
+use super::{kernels::Entry, machine::Machine};
+use crate::arch::Arch;
 
 /// Lines of a machine's output that are shown after a failure.
 const TAIL: usize = 100;

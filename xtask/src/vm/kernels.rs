@@ -13,41 +13,11 @@ use testbed::{capture, workspace};
 
 use super::modules;
 use crate::{
+    arch::Arch,
     lock,
     progress::Step,
     setup::private_apt::{Apt, Installed},
 };
-
-/// A machine's architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Arch {
-    /// 64-bit PC.
-    #[value(name = "x86_64")]
-    X86,
-    /// 64-bit ARM.
-    #[value(name = "aarch64")]
-    Arm,
-}
-
-impl Arch {
-    pub(super) const ALL: [Self; 2] = [Self::X86, Self::Arm];
-
-    /// Its name in Rust.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::X86 => "x86_64",
-            Self::Arm => "aarch64",
-        }
-    }
-
-    /// Its name in Debian.
-    pub(super) fn debian(self) -> &'static str {
-        match self {
-            Self::X86 => "amd64",
-            Self::Arm => "arm64",
-        }
-    }
-}
 
 /// A kernel to try.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,6 @@
 //! The datapath's scenarios on other kernels.
 
 mod boot;
-mod cross;
 mod guest;
 mod kernels;
 mod machine;

@@ -16,11 +16,12 @@ use anyhow::{Context as _, bail};
 use super::{
     boot::{self, Outcome},
     guest,
-    kernels::{self, Arch, CATALOGUE, Entry},
+    kernels::{self, CATALOGUE, Entry},
     machine::Machine,
     passed, table,
 };
 use crate::{
+    arch::Arch,
     progress::{Step, seconds},
     setup::{self, needs::Group},
 };

@@ -13,9 +13,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use testbed::{capture, workspace};
 
-use super::kernels::Arch;
 use crate::{
-    build, lock,
+    arch::Arch,
+    flags, lock,
     progress::Step,
     setup::private_apt::{self, Apt, Installed},
 };
@@ -24,22 +24,22 @@ use crate::{
 const LIBRARY: &str = "libstd-rust-web-dev";
 
 /// The compiler.
-const COMPILER: &str = "/usr/bin/rustc";
+pub(crate) const COMPILER: &str = "/usr/bin/rustc";
 
 /// A compiler with a standard library for another architecture.
-pub(super) struct Cross {
+pub(crate) struct Cross {
     arch: Arch,
     sysroot: PathBuf,
 }
 
 impl Cross {
     /// From the cache, or fetched: the library must have the same version as this machine's own.
-    pub(super) fn ensure(arch: Arch) -> anyhow::Result<Self> {
+    pub(crate) fn ensure(arch: Arch) -> anyhow::Result<Self> {
         let version = installed_version()?;
         let folder =
             workspace::tools_dir().join("std").join(format!("{}-{version}", arch.debian()));
         let sysroot = folder.join("usr");
-        let library = sysroot.join("lib/rustlib").join(target(arch)).join("lib");
+        let library = sysroot.join("lib/rustlib").join(arch.target()).join("lib");
         if !library.is_dir() {
             let _lock = lock::acquire(&workspace::tools_dir().join("std.lock"))?;
             if !library.is_dir() {
@@ -53,23 +53,17 @@ impl Cross {
     }
 
     /// Makes cargo build with it.
-    pub(super) fn prepare(&self, command: &mut Command) {
+    pub(crate) fn prepare(&self, command: &mut Command) {
         let linker =
-            format!("CARGO_TARGET_{}_LINKER", target(self.arch).to_uppercase().replace('-', "_"));
+            format!("CARGO_TARGET_{}_LINKER", self.arch.target().to_uppercase().replace('-', "_"));
         command.env("RUSTC", COMPILER).env(linker, format!("{}-linux-gnu-gcc", self.arch.name()));
-        // Nothing here is measured, and all crates are compiled again for it.
-        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         // Build scripts run on this machine, with the compiler's own library: cargo gives these
         // flags to the target's crates only.
         command.env(
             "CARGO_ENCODED_RUSTFLAGS",
-            format!("{}\u{1f}--sysroot\u{1f}{}", build::STATIC, self.sysroot.display()),
+            format!("{}\u{1f}--sysroot\u{1f}{}", flags::of_release(), self.sysroot.display()),
         );
     }
-}
-
-fn target(arch: Arch) -> String {
-    format!("{}-unknown-linux-gnu", arch.name())
 }
 
 fn installed_version() -> anyhow::Result<String> {
@@ -126,7 +120,8 @@ mod tests {
         );
         assert!(
             value("CARGO_ENCODED_RUSTFLAGS")
-                .is_some_and(|flags| flags.ends_with("+crt-static\u{1f}--sysroot\u{1f}/cache/usr"))
+                .is_some_and(|flags| flags.starts_with("-C\u{1f}target-feature=+crt-static\u{1f}")
+                    && flags.ends_with("\u{1f}--sysroot\u{1f}/cache/usr"))
         );
     }
 }
