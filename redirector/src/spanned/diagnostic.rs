@@ -110,8 +110,10 @@ mod tests {
             )
         );
         assert_eq!(Diagnostic::unlocated("", "no file").to_string(), "no file");
-        let hostile =
-            Diagnostic { location: Location::file(Path::new("f\n")), ..Diagnostic::unlocated("k\u{7f}", "\r") };
+        let hostile = Diagnostic {
+            location: Location::file(Path::new("f\n")),
+            ..Diagnostic::unlocated("k\u{7f}", "\r")
+        };
         assert_eq!(hostile.to_string(), "f\\n: key `k\\u{7f}`: \\r");
         assert_eq!(
             serde_json::to_string(&Location::Nowhere).expect("json"),
