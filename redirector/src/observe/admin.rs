@@ -4,8 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -15,7 +14,6 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::{
@@ -26,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event_streams::EventStreams,
+    health::Health,
     metrics::{CONTENT_TYPE, Metrics},
     shared_page::SharedPage,
     status_page,
@@ -42,51 +41,11 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Limits of the connections; one peer has half of them. Each has one request.
 const MAX_CONNECTIONS: usize = 128;
 const MIN_CONNECTIONS: usize = 8;
-/// One of so many connections may be a stream of events, so that streams keep nobody out.
+/// One in this many connections may be a stream of events, so that streams keep nobody out.
 const CONNECTIONS_PER_STREAM: usize = 8;
 /// A scraper across the world needs a second for a request of one packet.
 const LIMITS: ServeLimits =
     ServeLimits { head: Duration::from_secs(5), whole: Some(Duration::from_secs(15)) };
-
-/// Liveness and readiness of the agent.
-#[derive(Clone, Debug)]
-pub struct Health(Arc<Mutex<HealthState>>);
-
-#[derive(Debug)]
-struct HealthState {
-    heartbeat_at: Instant,
-    not_ready: Vec<String>,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(HealthState {
-            heartbeat_at: Instant::now(),
-            not_ready: vec!["starting".into()],
-        })))
-    }
-}
-
-impl Health {
-    /// Records a heartbeat of the event loop.
-    pub fn heartbeat(&self) {
-        self.state().heartbeat_at = Instant::now();
-    }
-
-    /// Sets why the agent is not ready; empty when it is.
-    pub fn set_not_ready(&self, reasons: Vec<String>) {
-        self.state().not_ready = reasons;
-    }
-
-    /// Why the agent is not ready; empty when it is.
-    pub(super) fn not_ready(&self) -> Vec<String> {
-        self.state().not_ready.clone()
-    }
-
-    fn state(&self) -> MutexGuard<'_, HealthState> {
-        self.0.lock()
-    }
-}
 
 #[derive(Serialize)]
 struct Answer {
@@ -203,7 +162,7 @@ fn router(health: Health, metrics: Metrics, streams: EventStreams) -> Router {
 }
 
 async fn healthz(State(health): State<Health>) -> Response {
-    let age = health.state().heartbeat_at.elapsed();
+    let age = health.heartbeat_age();
     answer(if age > HEARTBEAT_TIMEOUT {
         vec![format!("no heartbeat of the agent for {} s", age.as_secs())]
     } else {
@@ -308,9 +267,7 @@ mod tests {
     #[tokio::test]
     async fn an_agent_that_hangs_is_not_healthy() {
         let health = Health::default();
-        health.state().heartbeat_at = Instant::now()
-            .checked_sub(Duration::from_secs(5))
-            .expect("the machine has been up that long");
+        health.set_heartbeat_age(Duration::from_secs(5));
         let (status, Json(answer)) = healthz(State(health.clone())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.reasons, ["no heartbeat of the agent for 5 s"]);

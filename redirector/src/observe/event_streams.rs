@@ -20,7 +20,7 @@ use crate::{
 
 /// Past events at the beginning of a stream.
 const PAST_EVENTS: usize = 100;
-/// A stream ends after this long; the browser opens it again by itself.
+/// A stream ends after this long; the browser opens it again.
 const LONGEST: Duration = Duration::from_secs(600);
 /// A client that takes nothing for this long is dropped.
 const STALLED: Duration = Duration::from_secs(40);

@@ -3,6 +3,7 @@
 //! | module | contains |
 //! |---|---|
 //! | `admin` | the listener |
+//! | `health` | liveness and readiness |
 //! | `catalog` | every metric, with its type, labels and help |
 //! | `snapshot` | the numbers behind the metrics |
 //! | `metrics` | requesting a snapshot, and encoding it |
@@ -17,6 +18,7 @@
 mod admin;
 mod catalog;
 mod event_streams;
+mod health;
 mod labels;
 mod metrics;
 mod page_status;
@@ -27,8 +29,9 @@ mod snapshot;
 mod status_page;
 mod viewer;
 
-pub use admin::{Admin, Health};
+pub use admin::Admin;
 pub use catalog::{Kind, METRICS, Metric};
+pub use health::Health;
 pub use metrics::{Metrics, SnapshotRequests};
 pub use snapshot::{
     ConfigSample, EjectionSample, EventSamples, GuestSample, GuestSamples, PoolSample, RouteSample,

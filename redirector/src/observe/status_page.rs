@@ -11,7 +11,7 @@ use axum::{
 };
 
 use super::{
-    admin::Health, event_streams::EventStreams, metrics::Metrics, page_status::PageStatus,
+    event_streams::EventStreams, health::Health, metrics::Metrics, page_status::PageStatus,
     shared_page::SharedPage, viewer::Viewer,
 };
 use crate::http::Lifetime;

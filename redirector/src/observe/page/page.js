@@ -66,7 +66,7 @@ class Rate {
     this.line = this.svg.appendChild(document.createElementNS(SVG, "polyline"));
   }
 
-  /* `null` after the first value, and after the agent has begun to count anew. */
+  /* `null` after the first value, and after the agent has restarted. */
   add(value, at) {
     const { last } = this;
     if (last && at === last.at) return this.rate;
