@@ -13,6 +13,7 @@ mod fuzz;
 mod image;
 mod kube;
 mod lock;
+mod own_program;
 mod progress;
 mod reproduce;
 mod sbom;

@@ -2,7 +2,7 @@
 //! programs, the binary and the image with those that are built here.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use testbed::{capture, workspace};
 
 use crate::{
-    build_ebpf, image,
+    build_ebpf, image, own_program,
     progress::{Step, seconds},
 };
 
@@ -72,8 +72,7 @@ impl Copy {
     /// Runs a verb of this program on the copy.
     fn build(&self, verb: &str) -> anyhow::Result<()> {
         let step = Step::start(format!("building {verb} in another folder"));
-        let own = env::current_exe().context("failed to find this program's own path")?;
-        let mut command = Command::new(own);
+        let mut command = Command::new(own_program::path()?);
         workspace::clean(&mut command);
         command
             .current_dir(self.folder.path())

@@ -4,7 +4,7 @@
 //! for running and once for checking. The release builds have directories of their own, so cargo's
 //! lock does not make the background wait for the foreground.
 
-use std::{env, fs, num::NonZero, process::Command, thread};
+use std::{fs, num::NonZero, process::Command, thread};
 
 use anyhow::{Context as _, bail};
 use testbed::workspace;
@@ -14,7 +14,7 @@ use super::{
     stage::{Phase, Stage},
 };
 use crate::{
-    build, build_ebpf, deb, fuzz, image, reproduce,
+    build, build_ebpf, deb, fuzz, image, own_program, reproduce,
     setup::{self, needs},
     vm,
 };
@@ -199,11 +199,7 @@ fn document() -> Command {
 /// The demo in its own process, since it enters namespaces and handles signals.
 fn demo() -> anyhow::Result<Command> {
     privileged()?;
-    let own = env::current_exe().context("failed to find this program's own path")?;
-    // If cargo has rebuilt xtask meanwhile, with the same sources, our own file is gone, and the
-    // kernel appends this to its name.
-    let name = own.to_string_lossy();
-    let mut command = Command::new(name.strip_suffix(" (deleted)").unwrap_or(&name));
+    let mut command = Command::new(own_program::path()?);
     workspace::clean(&mut command);
     command.current_dir(workspace::root()).arg("demo");
     Ok(command)
