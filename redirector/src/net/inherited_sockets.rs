@@ -2,22 +2,45 @@
 //! manager, which kept them for us. Queries and connections wait in them meanwhile.
 
 use std::{
+    fs::File,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{fd::AsFd, fd::OwnedFd, unix::net::UnixListener},
 };
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// Sockets that nothing serves yet.
+use super::query_journal::{journal_file, journal_name};
+
+/// Sockets that nothing serves yet, and the queries that their last owner has left.
 #[derive(Debug, Default)]
-pub struct InheritedSockets(Vec<Socket>);
+pub struct InheritedSockets {
+    sockets: Vec<Socket>,
+    journals: Vec<File>,
+    /// The journals' names. They are of no use once they are read.
+    journal_names: Vec<String>,
+}
 
 impl InheritedSockets {
-    /// These sockets. Other descriptors are closed.
+    /// These sockets and journals. Other descriptors are closed.
     pub fn new(descriptors: impl IntoIterator<Item = OwnedFd>) -> Self {
         let is_usable =
             |socket: &Socket| socket.r#type().is_ok() && socket.set_nonblocking(true).is_ok();
-        Self(descriptors.into_iter().map(Socket::from).filter(is_usable).collect())
+        let mut inherited = Self::default();
+        for descriptor in descriptors {
+            match journal_file(descriptor) {
+                Ok(journal) => {
+                    inherited.journal_names.extend(journal_name(&journal));
+                    inherited.journals.push(journal);
+                }
+                Err(other) => inherited.sockets.extend(Some(other.into()).filter(is_usable)),
+            }
+        }
+        inherited
+    }
+
+    /// The journals of the last owners' queries.
+    pub(crate) fn take_journals(&mut self) -> Vec<File> {
+        std::mem::take(&mut self.journals)
     }
 
     /// The UDP socket that is bound to this address.
@@ -37,14 +60,14 @@ impl InheritedSockets {
         self.take(|socket| is_unix(socket) && is_listener(socket)).map(Into::into)
     }
 
-    /// The names of those that are left, for the service manager.
+    /// The names of the sockets that are left and of the journals, for the service manager.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.0.iter().map(socket_name).collect()
+        self.sockets.iter().map(socket_name).chain(self.journal_names.iter().cloned()).collect()
     }
 
     fn take(&mut self, is_wanted: impl Fn(&Socket) -> bool) -> Option<Socket> {
-        let index = self.0.iter().position(is_wanted)?;
-        Some(self.0.swap_remove(index))
+        let index = self.sockets.iter().position(is_wanted)?;
+        Some(self.sockets.swap_remove(index))
     }
 }
 
@@ -58,6 +81,9 @@ fn is_listener(socket: &Socket) -> bool {
 
 /// A name without colons, as the service manager requires.
 pub(crate) fn socket_name(socket: impl AsFd) -> String {
+    if let Some(name) = journal_name(&socket) {
+        return name;
+    }
     let socket = SockRef::from(&socket);
     let Some(address) = socket.local_addr().ok().and_then(|bound| bound.as_socket()) else {
         return "control".to_owned();

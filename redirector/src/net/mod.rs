@@ -1,10 +1,11 @@
 //! The host's network: its nameservers, sockets that another process has opened, the process that
-//! has a port, the cgroups that have connections, the source ports in use, the mark on our own
-//! sockets, and a socket for requests to the kernel.
+//! has a port, queries that wait, the cgroups that have connections, the source ports in use, the
+//! mark on our own sockets, and a socket for requests to the kernel.
 
 mod inherited_sockets;
 pub mod nameservers;
 mod port_owner;
+mod query_journal;
 pub(crate) mod route_socket;
 mod search_list;
 pub(crate) mod socket_mark;
@@ -17,6 +18,7 @@ pub use inherited_sockets::InheritedSockets;
 pub(crate) use inherited_sockets::socket_name;
 pub use nameservers::{Nameservers, RESOLV_CONF};
 pub use port_owner::PortOwner;
+pub(crate) use query_journal::{Noted, QueryJournal, Unanswered, unanswered};
 pub use search_list::SearchList;
 pub use source_ports::{SourcePorts, source_ports};
 pub use tcp_owners::tcp_owners;

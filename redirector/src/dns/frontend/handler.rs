@@ -24,6 +24,7 @@ use crate::dns::{
     stats::Counters,
     wire::ReplyBuffer,
 };
+use crate::net::{QueryJournal, Unanswered};
 
 /// The log target of single queries.
 const QUERY_LOG: &str = "redirector::dns::queries";
@@ -53,6 +54,10 @@ pub(super) struct Handler {
     forwarder: Forwarder,
     loop_detector: LoopDetector,
     limits: ResourceLimits,
+    /// The queries that wait for upstreams, for the next agent if this one is killed.
+    journal: Option<Arc<QueryJournal>>,
+    /// What the last agent has received and not answered.
+    unanswered: Mutex<Vec<Unanswered>>,
 }
 
 impl Handler {
@@ -76,7 +81,26 @@ impl Handler {
             forwarder: Forwarder::new(upstreams, counters, limits),
             loop_detector: LoopDetector::new(),
             limits,
+            journal: QueryJournal::new()
+                .inspect_err(|error| tracing::warn!(%error, "waiting queries are not kept"))
+                .ok()
+                .map(Arc::new),
+            unanswered: Mutex::default(),
         }
+    }
+
+    pub(super) fn journal(&self) -> Option<&Arc<QueryJournal>> {
+        self.journal.as_ref()
+    }
+
+    /// Sets what the last agent has left.
+    pub(super) fn set_unanswered(&self, unanswered: Vec<Unanswered>) {
+        *self.unanswered.lock() = unanswered;
+    }
+
+    /// Of these, the queries that arrived at this address.
+    pub(super) fn take_unanswered(&self, own: SocketAddr) -> Vec<Unanswered> {
+        self.unanswered.lock().extract_if(.., |left| left.own == own).collect()
     }
 
     /// The current answers.

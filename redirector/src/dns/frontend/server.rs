@@ -2,9 +2,10 @@
 //! [`BoundShim::serve`] serves until it is stopped.
 
 use std::{
+    fs::File,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::BorrowedFd,
+    os::fd::{AsFd as _, BorrowedFd},
     path::Path,
     sync::Arc,
 };
@@ -26,7 +27,7 @@ use super::{
     shutdown::{DRAIN_TIMEOUT, SERVFAIL_GRACE},
     tcp, udp,
 };
-use crate::net::{InheritedSockets, RESOLV_CONF};
+use crate::net::{InheritedSockets, RESOLV_CONF, unanswered};
 
 /// A shim whose sockets are open.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct BoundShim {
     handler: Arc<Handler>,
     /// Sockets that another process has opened, as far as none has been of use yet.
     inherited: InheritedSockets,
+    /// The journals of queries that came with them.
+    journals: Vec<File>,
     is_started: bool,
     tasks: Tasks,
     /// Whenever the shim ends, no task outlives it.
@@ -83,12 +86,14 @@ fn bind_with(
     let own: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
     let upstreams = settings.open_upstreams(&own, resolv_conf)?;
     let handler = Handler::new(settings, own, upstreams, resolv_conf.into());
+    let journals = inherited.take_journals();
     let tasks = Tasks::default();
     Ok(BoundShim {
         listeners,
         intercepted: Vec::new(),
         handler: Arc::new(handler),
         inherited,
+        journals,
         is_started: false,
         _stop_on_drop: tasks.stop.clone().drop_guard(),
         tasks,
@@ -115,10 +120,11 @@ impl BoundShim {
         Ok(ports)
     }
 
-    /// The listening sockets.
+    /// The listening sockets, and the journal of queries.
     pub fn sockets(&self) -> Vec<BorrowedFd<'_>> {
         let listeners = self.listeners.iter().chain(self.intercepted.iter().flatten());
-        listeners.flat_map(Listener::sockets).collect()
+        let journal = self.handler.journal().map(|journal| journal.file().as_fd());
+        listeners.flat_map(Listener::sockets).chain(journal).collect()
     }
 
     /// Takes the inherited sockets that are of no use.
@@ -141,6 +147,11 @@ impl BoundShim {
         if std::mem::replace(&mut self.is_started, true) {
             return Ok(());
         }
+        let left: Vec<_> = self.journals.drain(..).flat_map(|file| unanswered(&file)).collect();
+        if !left.is_empty() {
+            tracing::info!(queries = left.len(), "answering what the last agent has received");
+        }
+        self.handler.set_unanswered(left);
         for listener in &self.listeners {
             self.tasks.spawn_listeners(std::slice::from_ref(listener), &self.handler)?;
         }
@@ -174,6 +185,9 @@ impl BoundShim {
         };
         let stopped = async {
             shutdown.cancelled().await;
+            if let Some(journal) = self.handler.journal() {
+                journal.close();
+            }
             stop.cancel();
             cancel_forwarding(&self.handler).await;
         };

@@ -28,7 +28,7 @@ use crate::{
         local::{Decision, ForwardInfo, servfail},
         wire::ReplyBuffer,
     },
-    net::Transport,
+    net::{Noted, Transport, Unanswered},
 };
 
 /// Batches that are read before the thread handles the replies of upstreams.
@@ -85,6 +85,9 @@ struct UdpServer {
 impl UdpServer {
     /// All sockets of the thread share the batch, which is in use only between two await points.
     async fn serve(&self, batch: &RefCell<Batch>, stop: &CancellationToken) -> anyhow::Result<()> {
+        for left in self.handler.take_unanswered(self.address) {
+            self.answer_left(left);
+        }
         loop {
             tokio::select! {
                 biased;
@@ -159,7 +162,11 @@ impl UdpServer {
                 Decision::Reply(_) => batch.queue_reply(index),
                 Decision::Forward(info) => {
                     match self.handler.forwarder().admit(client.ip(), self.slot) {
-                        Ok(permit) => self.forward(query.to_vec(), info, (client, permit)),
+                        Ok(permit) => {
+                            let forwarding = self.forwarding(self.note(query, client));
+                            let run = forwarding.run(query.to_vec(), info, (client, permit));
+                            self.tasks.spawn(run);
+                        }
                         Err(_) => {
                             servfail(query, reply);
                             batch.queue_reply(index);
@@ -173,19 +180,43 @@ impl UdpServer {
         self.handler.counters().stats.local_latency.record(now.elapsed(), sent as u64);
     }
 
-    fn forward(&self, query: Vec<u8>, info: ForwardInfo, from: (SocketAddr, Permit)) {
-        let forwarding = Forwarding {
+    /// Keeps a query for the next agent, in case this one is killed.
+    fn note(&self, query: &[u8], client: SocketAddr) -> Option<Noted> {
+        self.handler.journal()?.note(query, client, self.address)
+    }
+
+    /// Answers a query that the last agent did not live to answer. It is not kept once more: one
+    /// that ends each agent would end the next ones, too.
+    fn answer_left(&self, left: Unanswered) {
+        let Unanswered { query, client, .. } = left;
+        let (received_at, mut reply) = (Instant::now(), ReplyBuffer::new());
+        let request = Request { client: client.ip(), own: self.address.ip(), received_at };
+        match self.handler.decide(&query, request, &mut reply) {
+            Decision::Drop => {}
+            Decision::Reply(_) => drop(self.socket.try_send_to(reply.as_bytes(), client)),
+            Decision::Forward(info) => {
+                if let Ok(permit) = self.handler.forwarder().admit(client.ip(), self.slot) {
+                    self.tasks.spawn(self.forwarding(None).run(query, info, (client, permit)));
+                }
+            }
+        }
+    }
+
+    fn forwarding(&self, noted: Option<Noted>) -> Forwarding {
+        Forwarding {
+            _noted: noted,
             socket: Arc::clone(&self.socket),
             slot: self.slot,
             handler: Arc::clone(&self.handler),
             sockets: Arc::clone(&self.sockets),
-        };
-        self.tasks.spawn(forwarding.run(query, info, from));
+        }
     }
 }
 
 /// One query that waits for an upstream.
 struct Forwarding {
+    /// In the journal until this is answered.
+    _noted: Option<Noted>,
     socket: Arc<UdpSocket>,
     slot: Option<u32>,
     handler: Arc<Handler>,

@@ -13,7 +13,7 @@ use testbed::{
     customer::DnsServer,
     lookup_programs::{LookupPrograms, Resolver},
     process::{is_machine_busy, until},
-    topology::{INTERNAL_NAME, UNRELATED_NAME},
+    topology::{DNS_ADDRESS, INTERNAL_NAME, UNRELATED_NAME},
 };
 
 use crate::{
@@ -113,8 +113,13 @@ fn an_upgrade_keeps_interception_at_sockets() {
 
 /// Sends queries until one is answered, and returns how long the first one took.
 fn time_to_answer(executor: &Executor) -> Duration {
+    time_to_answer_for(executor, INTERNAL_NAME)
+}
+
+/// The same for another name. The query is sent once.
+fn time_to_answer_for(executor: &Executor, name: &str) -> Duration {
     let query = |id: u8| {
-        let name = INTERNAL_NAME.split('.').flat_map(|label| {
+        let name = name.split('.').flat_map(|label| {
             std::iter::once(u8::try_from(label.len()).unwrap()).chain(label.bytes())
         });
         let head = [0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -248,6 +253,8 @@ fn stored_sockets_outlive_a_killed_agent() {
     for _ in 0..3 {
         let mut stored = agent.stored().unwrap();
         stored.sort();
+        // The journal of each agent replaces that of the last one.
+        assert_eq!(stored.remove(1), format!("queries-{}", agent.pid()));
         assert_eq!(stored, expected);
         agent.sigkill().unwrap();
         assert_eq!(can_bind(&rig), [false; 3], "the ports stay ours");
@@ -265,8 +272,40 @@ fn stored_sockets_outlive_a_killed_agent() {
     // An address that the configuration has no more is given back.
     agent.write_config(&format!("[agent]\nadmin = \"off\"\n{CONFIG}")).unwrap();
     agent.restart().unwrap();
-    until("the removal of a socket", LIMIT, || Ok(agent.stored()?.len() == 3)).unwrap();
+    until("the removal of a socket", LIMIT, || Ok(agent.stored()?.len() == 4)).unwrap();
     assert_eq!(can_bind(&rig), [false, false, true]);
+}
+
+/// One query for a name that waits for a silent upstream, and how the client got its answer.
+fn lost_with_the_agent(job: &Job, end: impl FnOnce()) -> Duration {
+    let upstream = DNS_ADDRESS.parse().unwrap();
+    job.rig.customer.silence(upstream).unwrap();
+    let queries = || job.json(&["status"])["dns"]["queries"].as_u64().unwrap();
+    let before = queries();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| time_to_answer_for(&job.executor, UNRELATED_NAME));
+        until("the query to be read", LIMIT, || Ok(queries() > before)).unwrap();
+        job.rig.customer.unsilence(upstream).unwrap();
+        end();
+        waiting.join().unwrap()
+    })
+}
+
+#[test]
+fn a_killed_agents_queries_are_answered_by_the_next() {
+    let mut job = Job::with_config(CONFIG);
+    for _ in 0..3 {
+        let standby = job.agent.beside(&["--standby"]).unwrap();
+        let pid = i32::try_from(job.agent.pid()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let kill = || rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        println!("answered after {:?}", lost_with_the_agent(&job, kill));
+        job.agent = standby;
+        until("the standby to be the agent", LIMIT, || {
+            Ok(job.json(&["status"])["agent"]["pid"] == job.agent.pid())
+        })
+        .unwrap();
+    }
 }
 
 /// Octets that wait in the shim's UDP socket.
