@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
-/// Time for a client of this host to send its request; a connection is not replaced before.
+/// Time for a client of this host to send its request, from when its connection is first read: on a
+/// busy machine that is later than its acceptance. A connection is not replaced before.
 const GRACE: Duration = Duration::from_millis(5);
 
 /// The connections of one listener, by peer.
@@ -33,7 +34,8 @@ struct Open<P> {
 #[derive(Debug)]
 struct Entry<P> {
     peer: P,
-    accepted_at: Instant,
+    /// When it was first read.
+    begun_at: Option<Instant>,
     is_waiting: bool,
     evicted: CancellationToken,
 }
@@ -91,7 +93,7 @@ impl<P: Copy + Eq> Connections<P> {
         let (number, evicted) = (open.accepted, CancellationToken::new());
         open.accepted += 1;
         let evict = evicted.clone();
-        let entry = Entry { peer, accepted_at: Instant::now(), is_waiting: true, evicted: evict };
+        let entry = Entry { peer, begun_at: None, is_waiting: true, evicted: evict };
         open.by_number.insert(number, entry);
         Ok(Connection { number, evicted, connections: Arc::clone(self) })
     }
@@ -121,7 +123,8 @@ impl<P: Copy + Eq> Open<P> {
             }
             full = Full::Waiting;
             let count = if peer.is_some() { 0 } else { self.count_of(entry.peer) };
-            if entry.accepted_at.elapsed() >= GRACE && victim.is_none_or(|(most, _)| count > most) {
+            let has_waited = entry.begun_at.is_some_and(|begun| begun.elapsed() >= GRACE);
+            if has_waited && victim.is_none_or(|(most, _)| count > most) {
                 victim = Some((count, *number));
             }
         }
@@ -134,6 +137,13 @@ impl<P: Copy + Eq> Open<P> {
 }
 
 impl<P> Connection<P> {
+    /// Marks that its client is read from now on.
+    pub(super) fn on_begun(&self) {
+        if let Some(entry) = self.connections.open.lock().by_number.get_mut(&self.number) {
+            entry.begun_at = Some(Instant::now());
+        }
+    }
+
     /// Marks that the request has arrived: from now on the connection is not evicted.
     pub(super) fn on_request(&self) {
         if let Some(entry) = self.connections.open.lock().by_number.get_mut(&self.number) {
@@ -165,15 +175,31 @@ mod tests {
         connections.iter().map(of).collect()
     }
 
+    async fn begun(connections: &Arc<Connections<u8>>, peer: u8) -> Option<Connection<u8>> {
+        let connection = connections.admit(peer).await;
+        connection.iter().for_each(Connection::on_begun);
+        connection
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_not_read_yet_is_not_replaced() {
+        let connections = Connections::new(1, 1);
+        let first = connections.admit(1).await;
+        let admitted = time::timeout(100 * GRACE, connections.admit(2)).await;
+        assert!(admitted.is_err(), "the first one had no chance");
+        first.iter().for_each(Connection::on_request);
+        assert!(connections.admit(2).await.is_none(), "it serves its request");
+    }
+
     #[tokio::test]
     async fn a_new_client_replaces_the_oldest_waiting_one() {
         let connections = Connections::new(4, 3);
         let mut held = Vec::new();
         for peer in [1, 2, 2, 2, 2] {
-            held.push(connections.admit(peer).await);
+            held.push(begun(&connections, peer).await);
         }
         assert_eq!(evicted(&held), [false, true, false, false, false], "its own oldest");
-        held.push(connections.admit(3).await);
+        held.push(begun(&connections, 3).await);
         assert_eq!(evicted(&held)[2..], [true, false, false, false], "of the peer with most");
         for connection in held.iter().flatten() {
             connection.on_request();

@@ -75,6 +75,7 @@ pub(crate) async fn serve_connection<S, P: 'static>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    connection.on_begun();
     let router = TowerToHyperService::new(router);
     let lifetime = Lifetime::new(limits.whole);
     let service = hyper::service::service_fn(|mut request: hyper::Request<Incoming>| {
