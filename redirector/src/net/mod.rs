@@ -1,6 +1,6 @@
 //! The host's network: its nameservers, sockets that another process has opened, the process that
-//! has a port, queries that wait, the cgroups that have connections, the source ports in use, the
-//! mark on our own sockets, and a socket for requests to the kernel.
+//! has a port, queries that wait, the TCP sockets, the cgroups that have connections, the source
+//! ports in use, the mark on our own sockets, and a socket for requests to the kernel.
 
 mod inherited_sockets;
 pub mod nameservers;
@@ -22,4 +22,5 @@ pub(crate) use query_journal::{Noted, QueryJournal, Unanswered, unanswered};
 pub use search_list::SearchList;
 pub use source_ports::{SourcePorts, source_ports};
 pub use tcp_owners::tcp_owners;
+pub use tcp_sockets::{TcpSocket, tcp_sockets};
 pub use transport::Transport;

@@ -4,11 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     net::{IpAddr, SocketAddr},
 };
 
-use crate::net::tcp_sockets::{LISTEN, TcpSocket, tcp_sockets};
+use crate::net::tcp_sockets::{LISTEN, TcpSocket};
 
 /// Pairs that are listed at most, those with the most ports.
 const MAX_LISTED: usize = 64;
@@ -25,15 +24,10 @@ pub struct SourcePorts {
 }
 
 /// The ports in use towards addresses that are backends, the most first.
-///
-/// # Errors
-///
-/// When the kernel has no socket lists.
-pub fn source_ports(is_backend: impl Fn(IpAddr) -> bool) -> io::Result<Vec<SourcePorts>> {
-    Ok(count(&tcp_sockets()?, is_backend))
-}
-
-fn count(sockets: &[TcpSocket], is_backend: impl Fn(IpAddr) -> bool) -> Vec<SourcePorts> {
+pub fn source_ports(
+    sockets: &[TcpSocket],
+    is_backend: impl Fn(IpAddr) -> bool,
+) -> Vec<SourcePorts> {
     let mut pairs: BTreeMap<(IpAddr, SocketAddr), u64> = BTreeMap::new();
     for at in sockets.iter().filter(|at| at.state != LISTEN && is_backend(at.peer.ip())) {
         *pairs.entry((at.local.ip(), at.peer)).or_default() += 1;
@@ -67,7 +61,7 @@ mod tests {
             socket(1, "192.0.2.9:40002", "198.51.100.1:443"),
         ];
         let is_backend = |address: IpAddr| address == IpAddr::from([203, 0, 113, 7]);
-        let seen: Vec<_> = count(&sockets, is_backend)
+        let seen: Vec<_> = source_ports(&sockets, is_backend)
             .iter()
             .map(|at| format!("{} {} {}", at.source, at.backend, at.ports))
             .collect();
@@ -80,7 +74,7 @@ mod tests {
         let more =
             (0..200).map(|port| socket(1, "192.0.2.9:50000", &format!("203.0.113.7:{port}")));
         sockets.extend(more);
-        let listed = count(&sockets, is_backend);
+        let listed = source_ports(&sockets, is_backend);
         assert_eq!((listed.len(), listed[0].ports), (MAX_LISTED, 2));
     }
 }

@@ -1,23 +1,12 @@
 //! Which cgroups have TCP connections in this network namespace.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::net::tcp_sockets::{LISTEN, TIME_WAIT, TcpSocket, tcp_sockets};
+use crate::net::tcp_sockets::{LISTEN, TIME_WAIT, TcpSocket};
 
 /// The number of connections that processes of each cgroup have opened, by the cgroup's ID. Those
 /// within this host are left out, and those to a port that the host listens on.
-///
-/// # Errors
-///
-/// When the kernel has no socket lists.
-pub fn tcp_owners() -> io::Result<BTreeMap<u64, usize>> {
-    Ok(count(&tcp_sockets()?))
-}
-
-fn count(sockets: &[TcpSocket]) -> BTreeMap<u64, usize> {
+pub fn tcp_owners(sockets: &[TcpSocket]) -> BTreeMap<u64, usize> {
     let listening: BTreeSet<u16> =
         sockets.iter().filter(|at| at.state == LISTEN).map(|at| at.local.port()).collect();
     let is_ours = |at: &&TcpSocket| {
@@ -53,6 +42,6 @@ mod tests {
             socket(TIME_WAIT, 40_003, away, 2),
             socket(1, 40_002, here, 3),
         ];
-        assert_eq!(count(&sockets), BTreeMap::from([(2, 2)]));
+        assert_eq!(tcp_owners(&sockets), BTreeMap::from([(2, 2)]));
     }
 }

@@ -32,9 +32,9 @@ const DATAGRAM: usize = 64 * 1024;
 /// anything up.
 const MAX_SOCKETS: usize = 16_384;
 
-/// A TCP socket. Mapped addresses are IPv4 ones here.
+/// A TCP socket of this network namespace. Mapped addresses are IPv4 ones here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TcpSocket {
+pub struct TcpSocket {
     pub(super) state: u8,
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
@@ -47,7 +47,7 @@ pub(super) struct TcpSocket {
 /// # Errors
 ///
 /// When the kernel has no socket lists.
-pub(super) fn tcp_sockets() -> io::Result<Vec<TcpSocket>> {
+pub fn tcp_sockets() -> io::Result<Vec<TcpSocket>> {
     let mut sockets = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         list(family as u8, &mut sockets)?;

@@ -65,8 +65,9 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         bypassed: interception.heartbeat_stale,
         interfaces: interfaces(&packet.interfaces),
         guests: guests(&packet.interfaces),
-        source_ports: net::source_ports(|address| totals.backends.contains(&address))
-            .unwrap_or_default(),
+        source_ports: net::source_ports(&net::tcp_sockets().unwrap_or_default(), |address| {
+            totals.backends.contains(&address)
+        }),
         packets: packet.counters,
         restored: state.healing().count(),
         names: reconciler.published_count() as u64,

@@ -17,6 +17,7 @@ use crate::{
     },
     control::api::{self, InterceptWay, Problem, ProblemCode},
     datapath::{self, DatapathError, PinnedStatus},
+    net,
     route::SourceName,
     state,
 };
@@ -125,7 +126,10 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::
         attachments,
         cgroup2_mount: datapath::cgroup2_mount().ok(),
         pending_attachments: Vec::new(),
-        uncovered: uncovered::uncovered(&datapath_view::directories(&pinned.attachments)),
+        uncovered: uncovered::uncovered(
+            &datapath_view::directories(&pinned.attachments),
+            &net::tcp_sockets().unwrap_or_default(),
+        ),
         source_ports: Vec::new(),
         pods: None,
         draining_cgroups: 0,

@@ -15,7 +15,7 @@ use crate::{
     control::api,
     datapath,
     dns::{Publisher, UpstreamHealth},
-    net::{self, SearchList},
+    net::{self, SearchList, TcpSocket},
 };
 
 /// Everything that an operator asks first.
@@ -98,6 +98,7 @@ fn datapath(
     let (reconciler, attachments) = (&state.reconciler, state.attachments.attachments());
     let (status, pool) = (reconciler.datapath.status(), reconciler.pool());
     let agent = &state.config.at_start().agent;
+    let sockets = net::tcp_sockets().unwrap_or_default();
     let pending = state.attachments.pending().iter();
     api::DatapathInfo {
         abi: status.abi,
@@ -114,8 +115,8 @@ fn datapath(
                 reason: cgroup.reason.clone(),
             })
             .collect(),
-        uncovered: uncovered::uncovered(&datapath_view::directories(attachments)),
-        source_ports: source_ports(routes),
+        uncovered: uncovered::uncovered(&datapath_view::directories(attachments), &sockets),
+        source_ports: source_ports(routes, &sockets),
         pods: state.pods.view(&state.config.current().attach.pods),
         draining_cgroups: reconciler.datapath.draining(),
         foreign_programs: datapath_view::foreign_programs(&agent.bpffs, attachments),
@@ -124,10 +125,10 @@ fn datapath(
     }
 }
 
-fn source_ports(routes: &[api::RouteView]) -> Vec<api::SourcePortsInfo> {
+fn source_ports(routes: &[api::RouteView], sockets: &[TcpSocket]) -> Vec<api::SourcePortsInfo> {
     let backends = routes.iter().flat_map(|route| &route.backends);
     let backends: HashSet<IpAddr> = backends.map(|backend| backend.address).collect();
-    let ports = net::source_ports(|address| backends.contains(&address)).unwrap_or_default();
+    let ports = net::source_ports(sockets, |address| backends.contains(&address));
     let in_shape = |at: net::SourcePorts| {
         let net::SourcePorts { source, backend, ports } = at;
         api::SourcePortsInfo { source, backend, ports }

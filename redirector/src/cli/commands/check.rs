@@ -20,7 +20,7 @@ use crate::{
     control::api,
     datapath::{self, Check as Checked, Outcome, Settings},
     host::{self, HostError},
-    net::SearchList,
+    net::{self, SearchList},
     route::import::old_wildcards_warning,
 };
 
@@ -181,7 +181,8 @@ fn scope(config: &Config) -> Checked {
         return Checked::ok(NAME, "unknown: see cgroup2");
     };
     let attached: Vec<_> = cgroups.into_iter().map(|cgroup| cgroup.path).collect();
-    match status::uncovered(&crate::agent::uncovered(&attached)) {
+    let sockets = net::tcp_sockets().unwrap_or_default();
+    match status::uncovered(&crate::agent::uncovered(&attached, &sockets)) {
         none if none.is_empty() => Checked::ok(NAME, "nothing with sockets is left out"),
         some => Checked::ok(NAME, format!("not in attach.cgroups: {}", some.join(", "))),
     }
