@@ -97,15 +97,11 @@ fn stage(binary: &Path) -> anyhow::Result<()> {
     write(&folder.join("redirector.toml"), &configuration(&deployed("redirector.toml")?)?)
 }
 
-/// Runs the binary, and returns its standard output.
+/// What the binary prints about itself.
 fn generate(binary: &Path, arguments: &[&OsStr]) -> anyhow::Result<String> {
-    let made = Command::new(binary)
-        .args(arguments)
-        .output()
-        .with_context(|| format!("failed to run {}", binary.display()))?;
-    let errors = String::from_utf8_lossy(&made.stderr);
-    ensure!(made.status.success(), "{} {arguments:?} failed: {errors}", binary.display());
-    String::from_utf8(made.stdout).context("the output is not text")
+    let mut command = Command::new(binary);
+    command.args(arguments);
+    capture::stdout(command)
 }
 
 /// Compresses the manual pages as Debian does; cargo-deb leaves them.

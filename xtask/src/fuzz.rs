@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf, process::Command, thread};
 use anyhow::{Context as _, bail, ensure};
 use testbed::{capture, workspace};
 
-use crate::{build_ebpf, progress::Step};
+use crate::{arch::Arch, build_ebpf, progress::Step};
 
 const TARGETS: [&str; 6] = ["config", "import", "query", "reply", "request", "resolv_conf"];
 /// Flags for edge counters and the operands of comparisons, which guide libFuzzer.
@@ -82,18 +82,14 @@ enum Budget {
     Runs(u64),
 }
 
-/// The host's target, passed explicitly so that RUSTFLAGS do not instrument build scripts.
-fn triple() -> String {
-    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
-}
-
 /// The command that builds every target.
 fn build() -> anyhow::Result<Command> {
     build_ebpf::ensure()?;
     let mut cargo = workspace::cargo();
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", COVERAGE);
     cargo.args(["build", "--locked", "--profile", "fuzz", "--package", "redirector-fuzz"]);
-    cargo.args(["--features", "libfuzzer", "--bins", "--target", &triple()]);
+    // The target is explicit, so that RUSTFLAGS do not instrument build scripts.
+    cargo.args(["--features", "libfuzzer", "--bins", "--target", &Arch::HOST.target()]);
     Ok(cargo)
 }
 
@@ -106,7 +102,7 @@ fn corpus(target: &str) -> PathBuf {
 fn fuzzer(target: &str, budget: Budget) -> anyhow::Result<Command> {
     let found = corpus(target);
     fs::create_dir_all(&found).with_context(|| format!("failed to create {}", found.display()))?;
-    let program = workspace::target_dir().join(triple()).join("fuzz").join(target);
+    let program = workspace::target_dir().join(Arch::HOST.target()).join("fuzz").join(target);
     let seeds = workspace::root().join("testing/fuzz/seeds").join(target);
     let mut fuzzer = Command::new(program);
     fuzzer.arg(&found).arg(seeds).current_dir(&found);

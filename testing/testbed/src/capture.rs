@@ -73,6 +73,13 @@ pub fn run(command: &mut Command, on_line: impl FnMut(&str)) -> Result<String> {
     Ok(output)
 }
 
+/// What a command that must succeed prints on standard output alone.
+pub fn stdout(command: Command) -> Result<String> {
+    let line = command_line(&command);
+    let finished = process::finish(command, LIMIT)?.success();
+    finished.map(|finished| finished.stdout).with_context(|| format!("{line} failed"))
+}
+
 /// The command as a person would type it; words with blanks are quoted.
 pub fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

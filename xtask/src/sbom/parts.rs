@@ -50,15 +50,18 @@ impl Parts {
     /// For the binary of an architecture.
     pub(super) fn find(arch: Arch) -> anyhow::Result<Self> {
         let package = arch.libc_package();
+        let (mut rust, mut glibc) = (Command::new(compiler(arch)), Command::new("dpkg-query"));
+        rust.arg("--version");
+        glibc.args(["-W", "-f=${Version}", &package]);
         let copyright = PathBuf::from(format!("/usr/share/doc/{package}/copyright"));
         Ok(Self {
             crates: crates(arch)?,
-            rust: output(Command::new(compiler(arch)).arg("--version"))?
+            rust: capture::stdout(rust)?
                 .split(' ')
                 .nth(1)
                 .context("rustc prints no version")?
                 .to_owned(),
-            glibc: output(Command::new("dpkg-query").args(["-W", "-f=${Version}", &package]))?,
+            glibc: capture::stdout(glibc)?,
             glibc_licences: fs::read_to_string(&copyright)
                 .with_context(|| format!("failed to read {}", copyright.display()))?,
         })
@@ -103,7 +106,8 @@ fn linked(arch: Arch) -> anyhow::Result<BTreeSet<Identity>> {
     let mut linked = BTreeSet::new();
     // One by one, since a dependency's features depend on what else is built.
     for package in SHIPPED {
-        let tree = output(workspace::cargo().args([
+        let mut tree = workspace::cargo();
+        tree.args([
             "tree",
             "--locked",
             "--quiet",
@@ -114,8 +118,8 @@ fn linked(arch: Arch) -> anyhow::Result<BTreeSet<Identity>> {
             "--format={p}",
             "--target",
             &arch.target(),
-        ]))?;
-        for line in tree.lines().filter(|line| !line.is_empty()) {
+        ]);
+        for line in capture::stdout(tree)?.lines().filter(|line| !line.is_empty()) {
             let identity = line.split_once(" v").and_then(|(name, rest)| {
                 Some((name.to_owned(), rest.split(' ').next()?.to_owned()))
             });
@@ -128,8 +132,8 @@ fn linked(arch: Arch) -> anyhow::Result<BTreeSet<Identity>> {
 fn metadata(arch: Arch) -> anyhow::Result<Metadata> {
     let mut command = workspace::cargo();
     command.args(["metadata", "--locked", "--format-version=1", "--filter-platform"]);
-    let text = output(command.arg(arch.target()))?;
-    MetadataCommand::parse(text).context("failed to read cargo's metadata")
+    command.arg(arch.target());
+    MetadataCommand::parse(capture::stdout(command)?).context("failed to read cargo's metadata")
 }
 
 fn dependencies(metadata: &Metadata, of: &PackageId) -> BTreeSet<Identity> {
@@ -168,13 +172,4 @@ fn checksums() -> anyhow::Result<BTreeMap<Identity, String>> {
         .into_iter()
         .filter_map(|package| Some(((package.name, package.version), package.checksum?)));
     Ok(checksums.collect())
-}
-
-/// What a command prints on standard output.
-fn output(command: &mut Command) -> anyhow::Result<String> {
-    let name = capture::command_line(command);
-    let made = command.output().with_context(|| format!("failed to run {name}"))?;
-    let errors = String::from_utf8_lossy(&made.stderr);
-    ensure!(made.status.success(), "{name} failed ({}):\n{errors}", made.status);
-    String::from_utf8(made.stdout).with_context(|| format!("{name} printed no text"))
 }
