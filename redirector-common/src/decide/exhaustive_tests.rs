@@ -7,14 +7,11 @@ use std::{collections::BTreeMap, vec::Vec};
 
 use super::{
     backend::Backend,
-    balance::{latest_success, scan_eligible},
     connect::{Verdict, connect},
     fast_path::{few_backends, single_backend},
-    lookup::select,
-    packed::{Candidates, ClientKey, Draw, DrawInput, Families, PortLookup, PortPairs, Selection},
-    port_map::find_port,
+    packed::Families,
     tables::Tables,
-    test_tables::{CALLER, TestClient, TestTables},
+    test_tables::{CALLER, TestClient, TestTables, searches_of_these_tables},
 };
 use crate::{
     addr::{Ip6Be, PortBe},
@@ -87,21 +84,7 @@ impl Tables for Scripted<'_> {
         let draw = self.draws[0].replace(self.draws[1].get());
         ((u64::from(draw * 2 + 1) << 32) / u64::from(DRAWS * 2)) as u32
     }
-    fn find_port(&self, pairs: PortPairs, client: PortBe) -> PortLookup {
-        find_port(self, pairs, client)
-    }
-    fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw {
-        scan_eligible(self, candidates, input)
-    }
-    fn latest_success(&self, candidates: Candidates, input: DrawInput) -> u32 {
-        latest_success(self, candidates, input)
-    }
-    fn select(&self, index: u32, key: ClientKey) -> Selection {
-        select(self, index, key)
-    }
-    fn reload(&self, word: u64) -> u64 {
-        word
-    }
+    searches_of_these_tables!();
 }
 
 /// The states of a backend, each with whether the caller may get it while others are eligible.

@@ -14,6 +14,8 @@ mod outcome;
 mod packed;
 mod pool;
 mod port_map;
+#[cfg(test)]
+mod replacement_tests;
 mod reset;
 mod select_bit;
 mod select_state;

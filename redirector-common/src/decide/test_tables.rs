@@ -5,10 +5,7 @@ use core::cell::{Cell, RefCell};
 use std::{collections::BTreeMap, vec::Vec};
 
 use super::{
-    balance::{latest_success, scan_eligible},
-    lookup::select,
-    packed::{Candidates, ClientKey, Draw, DrawInput, Families, PortLookup, PortPairs, Selection},
-    port_map::find_port,
+    packed::Families,
     tables::{Client, Tables},
 };
 use crate::{
@@ -16,6 +13,40 @@ use crate::{
     backend::{BackendId, Caller, Health, Witness},
     route::{RouteEntry, RouteOptions, Slot},
 };
+
+/// Implements the searches of [`Tables`] with the tables themselves, as the kernel's tables do.
+macro_rules! searches_of_these_tables {
+    () => {
+        fn find_port(
+            &self,
+            pairs: $crate::decide::PortPairs,
+            client: $crate::addr::PortBe,
+        ) -> $crate::decide::PortLookup {
+            $crate::decide::find_port(self, pairs, client)
+        }
+        fn scan_eligible(
+            &self,
+            candidates: $crate::decide::Candidates,
+            input: $crate::decide::DrawInput,
+        ) -> $crate::decide::Draw {
+            $crate::decide::scan_eligible(self, candidates, input)
+        }
+        fn latest_success(
+            &self,
+            candidates: $crate::decide::Candidates,
+            input: $crate::decide::DrawInput,
+        ) -> u32 {
+            $crate::decide::latest_success(self, candidates, input)
+        }
+        fn select(&self, index: u32, key: $crate::decide::ClientKey) -> $crate::decide::Selection {
+            $crate::decide::select(self, index, key)
+        }
+        fn reload(&self, word: u64) -> u64 {
+            word
+        }
+    };
+}
+pub(in crate::decide) use searches_of_these_tables;
 
 const SLOTS: usize = 256;
 
@@ -230,19 +261,5 @@ impl Tables for TestTables {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z >> 32) as u32
     }
-    fn find_port(&self, pairs: PortPairs, client: PortBe) -> PortLookup {
-        find_port(self, pairs, client)
-    }
-    fn scan_eligible(&self, candidates: Candidates, input: DrawInput) -> Draw {
-        scan_eligible(self, candidates, input)
-    }
-    fn latest_success(&self, candidates: Candidates, input: DrawInput) -> u32 {
-        latest_success(self, candidates, input)
-    }
-    fn select(&self, index: u32, key: ClientKey) -> Selection {
-        select(self, index, key)
-    }
-    fn reload(&self, word: u64) -> u64 {
-        word
-    }
+    searches_of_these_tables!();
 }
