@@ -51,6 +51,8 @@ pub(crate) struct Field {
     agent: Option<Agent>,
     pub(crate) balancers: [LoadBalancer; 2],
     pub(crate) resolver: Resolver,
+    /// Where guests ask it.
+    pub(crate) nameserver: Ipv4Addr,
     _registry: Option<Registry>,
     _dns: DnsServer,
     // Last, as the namespaces must outlive their users.
@@ -60,21 +62,35 @@ pub(crate) struct Field {
 impl Field {
     /// Without a registry: connects are answered with the load balancer's name.
     pub(crate) fn new() -> Self {
-        Self::prepared(Rig::new().unwrap(), false)
+        Self::prepared(CONFIG, false)
+    }
+
+    /// As [`Field::new`], with virtual addresses of both families.
+    pub(crate) fn with_ipv6() -> Self {
+        Self::prepared(&format!("{CONFIG}[pool]\nipv6 = \"fd00:198:18::/112\"\n"), false)
     }
 
     /// With the registry, for clients that speak TLS.
     pub(crate) fn with_registry() -> Self {
-        Self::prepared(Rig::new().unwrap(), true)
+        Self::prepared(CONFIG, true)
     }
 
-    fn prepared(rig: Rig, registry: bool) -> Self {
+    fn prepared(config: &str, registry: bool) -> Self {
+        let rig = Rig::new().unwrap();
         let dns = rig.customer.dns_server().unwrap();
         let resolver = rig.customer.resolver().unwrap();
         let registry = registry.then(|| rig.customer.registry().unwrap());
         let balancers = [1, 2].map(|number| rig.customer.load_balancer(number).unwrap());
-        let agent = Agent::start(&rig.node, AgentOptions::with_config(binary(), CONFIG)).unwrap();
-        Self { agent: Some(agent), balancers, resolver, _registry: registry, _dns: dns, rig }
+        let agent = Agent::start(&rig.node, AgentOptions::with_config(binary(), config)).unwrap();
+        Self {
+            agent: Some(agent),
+            balancers,
+            resolver,
+            nameserver: RESOLVER_ADDRESS,
+            _registry: registry,
+            _dns: dns,
+            rig,
+        }
     }
 
     /// Gives the agent away to a test that kills it.
@@ -182,7 +198,7 @@ impl Field {
     /// other one refuses or is silent, and that nothing of it has gone elsewhere.
     #[track_caller]
     pub(crate) fn assert_reaches(&mut self, guest: &dyn Guest, way: Way) {
-        let report = look_up(guest, &self.lookups(RESOLVER_ADDRESS, 60, 1.0));
+        let report = look_up(guest, &self.lookups(self.nameserver, 60, 1.0));
         assert!(report.flawless(), "{report:?}\n{}", self.log_tail());
         self.assert_fails_over(guest, way);
         // A probe of the agent has no name.
@@ -203,6 +219,20 @@ impl Field {
         self.rig.customer.silence(LOAD_BALANCERS[1]).unwrap();
         self.assert_connects(guest, way, "lb1");
         self.rig.customer.unsilence(LOAD_BALANCERS[1]).unwrap();
+    }
+
+    /// Waits until the agent has attached its programs to a cgroup of the node.
+    #[track_caller]
+    pub(crate) fn await_attached(&self, cgroup: &str) {
+        let is_attached = || {
+            let status = self.rig.node.cli_json(binary(), &["status"])?;
+            let mut attachments =
+                status["datapath"]["attachments"].as_array().into_iter().flatten();
+            let path = format!("/sys/fs/cgroup/{cgroup}");
+            Ok(attachments.any(|at| at["cgroup"] == path.as_str()))
+        };
+        process::until(cgroup, LIMIT, is_attached)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log_tail()));
     }
 
     /// Waits until the agent's probes have brought every backend back.

@@ -10,4 +10,5 @@ mod killed;
 mod loads;
 mod neighbours;
 mod places;
+mod rootless;
 mod updates;

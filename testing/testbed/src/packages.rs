@@ -27,12 +27,18 @@ pub const DEBIAN: &[(&str, &str)] = &[
     ("iptables", "iptables"),
     ("python3-venv", "python3"),
     ("strace", "strace"),
+    // Networks of containers without privileges.
+    ("slirp4netns", "slirp4netns"),
+    ("passt", "pasta"),
+    ("rootlesskit", "rootlesskit"),
+    ("uidmap", "newuidmap"),
     // Git over SSH.
     ("git", "git"),
     ("openssh-client", "ssh"),
     ("dropbear-bin", "dropbear"),
     // These read the metrics, the alert rules, the completions and the manual pages.
     ("prometheus", "promtool"),
+    ("jq", "jq"),
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("man-db", "man"),

@@ -36,8 +36,8 @@ pub(super) fn image(folder: &Path) -> Result<PathBuf> {
 }
 
 /// The arguments by which a container gets the machine's programs, the sandbox's /etc and the rig's
-/// files, and its own name servers.
-pub(super) fn arguments(sandbox: &Sandbox, nameserver: &str) -> Vec<String> {
+/// files.
+pub(super) fn arguments(sandbox: &Sandbox) -> Vec<String> {
     let files = sandbox.scope().files().display();
     let target = workspace::target_dir();
     let mut arguments = vec![
@@ -47,10 +47,20 @@ pub(super) fn arguments(sandbox: &Sandbox, nameserver: &str) -> Vec<String> {
         format!("--volume={0}:{0}:ro", target.display()),
         format!("--workdir={}", sandbox.home().display()),
         format!("--env=HOME={}", sandbox.home().display()),
-        format!("--dns={nameserver}"),
     ];
     arguments.extend(sandbox.environment().map(|(key, value)| format!("--env={key}={value}")));
     arguments
+}
+
+/// A containers.conf for podman without systemd, on hybrid cgroups.
+pub(super) fn podman_configuration() -> String {
+    let files = open_files();
+    format!(
+        "[containers]\npids_limit = 0\n\
+         default_ulimits = [\"nofile={files}:{files}\", \"nproc=4096:4096\"]\n\
+         [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n\
+         events_logger = \"none\"\n"
+    )
 }
 
 /// Keeps this process's limit of open files: raising it needs CAP_SYS_RESOURCE, which root lacks on

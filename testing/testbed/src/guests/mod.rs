@@ -7,6 +7,8 @@
 //!   GVisor           runsc's own network stack ─ eth0 │ pod1 (node)
 //!   NestedDocker     container ─ docker0 (in the pod) ─ eth0 │ pod1 (node)
 //!   PodmanContainer  container ─ eth0 │ podman's bridge (node)
+//!   RootlessGuest,   tap0 ─ slirp4netns or pasta (a process in the node's network)
+//!   RootlessPodman
 //!   Macvlan          eth0, a child of the node's uplink
 //! ```
 
@@ -19,6 +21,9 @@ mod micro_vm;
 mod micro_vm_host;
 mod nested_docker;
 mod podman;
+mod rootless_guest;
+mod rootless_podman;
+mod rootless_user;
 mod serial_shell;
 
 pub use guest::Guest;
@@ -28,3 +33,6 @@ pub use micro_vm::{MicroVm, MicroVmOptions, Wiring};
 pub use micro_vm_host::MicroVmHost;
 pub use nested_docker::NestedDocker;
 pub use podman::PodmanContainer;
+pub use rootless_guest::{Carrier, RootlessGuest};
+pub use rootless_podman::RootlessPodman;
+pub use rootless_user::RootlessUser;

@@ -83,7 +83,8 @@ impl NestedDocker {
         let image = containers::image(folder)?.display().to_string();
         self.docker(&["import", &image, "guest:1"], LIMIT)?.success()?;
         let mut run = vec!["run".to_owned(), "--detach".to_owned(), "--name=guest".to_owned()];
-        run.extend(containers::arguments(&self.sandbox, nameserver));
+        run.push(format!("--dns={nameserver}"));
+        run.extend(containers::arguments(&self.sandbox));
         run.push(format!("--env=SSL_CERT_FILE={}", rig.customer.ca_path().display()));
         run.extend(["guest:1", "/bin/sleep", "1000"].map(str::to_owned));
         let run: Vec<&str> = run.iter().map(String::as_str).collect();

@@ -31,32 +31,22 @@ impl PodmanContainer {
         let sandbox = rig.node.sandbox().clone();
         let files = sandbox.scope().folder("podman-guest")?;
         let container = Self { sandbox, files };
-        container.configure()?;
+        fs::write(container.files.join("containers.conf"), containers::podman_configuration())
+            .context("failed to write containers.conf")?;
         let image = containers::image(&container.files)?;
         let import = ["import", "--quiet", &image.display().to_string(), "guest:1"];
         container.podman(&import, LIMIT)?.success()?;
         let mut run: Vec<String> =
             ["run", "--detach", "--name=guest", "--network=podman"].map(str::to_owned).to_vec();
         run.push("--cgroup-parent=/machine".to_owned());
-        run.extend(containers::arguments(&container.sandbox, nameserver));
+        run.push(format!("--dns={nameserver}"));
+        run.extend(containers::arguments(&container.sandbox));
         let ca = rig.customer.ca_path().display();
         run.push(format!("--env=SSL_CERT_FILE={ca}"));
         run.extend(["guest:1", "/bin/sleep", "1000"].map(str::to_owned));
         let run: Vec<&str> = run.iter().map(String::as_str).collect();
         container.podman(&run, LIMIT)?.success().context("failed to start podman's container")?;
         Ok(container)
-    }
-
-    fn configure(&self) -> Result<()> {
-        let files = containers::open_files();
-        let text = format!(
-            "[containers]\npids_limit = 0\n\
-             default_ulimits = [\"nofile={files}:{files}\", \"nproc=4096:4096\"]\n\
-             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n\
-             events_logger = \"none\"\n"
-        );
-        fs::write(self.files.join("containers.conf"), text)
-            .context("failed to write containers.conf")
     }
 
     fn podman(&self, words: &[&str], limit: Duration) -> Result<Finished> {
