@@ -38,13 +38,23 @@ const PODMAN_OF_SYSTEMD: Place =
 /// that of its parent.
 const KUBERNETES: &[Place] =
     &[own("kubepods"), own("kubepods.slice"), own("*/kubepods"), own("*.slice/*-kubepods.slice")];
-/// `/docker` is next to the pods' cgroups also for a Docker in a privileged pod.
-const DOCKER: &[Place] = &[own("docker"), DOCKER_OF_SYSTEMD];
-/// The last one has the scopes of rootless containers, with what connects for them (pasta,
-/// slirp4netns).
+/// `/docker` is next to the pods' cgroups also for a Docker in a privileged pod. The service of a
+/// rootless one has what connects for its containers (RootlessKit, slirp4netns).
+const DOCKER: &[Place] = &[
+    own("docker"),
+    DOCKER_OF_SYSTEMD,
+    own("user.slice/user-*.slice/user@*.service/app.slice/docker.service"),
+];
+/// A user's slices have rootless containers, with what connects for them (pasta, slirp4netns):
+/// scopes of those that a command has started, services of Quadlet's.
 const PODMAN: &[Place] = &[
     own("libpod_parent"),
     PODMAN_OF_SYSTEMD,
+    own("user.slice/user-*.slice/user@*.service/app.slice/podman.service"),
+    Place {
+        cgroup: "user.slice/user-*.slice/user@*.service/app.slice",
+        shown_by: &["user.slice/user-*.slice/user@*.service/app.slice/*.service/libpod-payload-*"],
+    },
     Place {
         cgroup: "user.slice/user-*.slice/user@*.service/user.slice",
         shown_by: &[
@@ -53,8 +63,13 @@ const PODMAN: &[Place] = &[
         ],
     },
 ];
-const BUILDKIT: &[Place] =
-    &[own("buildkit"), own("system.slice/buildkit*.service"), own("docker"), DOCKER_OF_SYSTEMD];
+const BUILDKIT: &[Place] = &[
+    own("buildkit"),
+    own("system.slice/buildkit*.service"),
+    own("user.slice/user-*.slice/user@*.service/app.slice/buildkit*.service"),
+    own("docker"),
+    DOCKER_OF_SYSTEMD,
+];
 /// A unit `name@instance.service` is in `system-name.slice`, its dashes written as `\x2d`.
 const CI_RUNNERS: &[Place] = &[
     own("system.slice/executor.service"),
@@ -187,9 +202,23 @@ mod tests {
     #[test]
     fn rootless_containers_are_covered_with_what_connects_for_them() {
         let user = "user.slice/user-1000.slice/user@1000.service/user.slice";
+        let services = "user.slice/user-1000.slice/user@1000.service/app.slice";
         let other = "user.slice/user-1001.slice/user@1001.service/user.slice/x.scope";
         let container = format!("{user}/libpod-1.scope");
         assert_eq!(decide(&[&container, other], &[]), [attached("podman", user)]);
+        let quadlet = format!("{services}/web.service/libpod-payload-1");
+        assert_eq!(decide(&[&quadlet], &[]), [attached("podman", services)]);
+        for (preset, service) in [
+            ("podman", "podman.service"),
+            ("docker", "docker.service"),
+            ("buildkit", "buildkit.service"),
+        ] {
+            let service = format!("{services}/{service}");
+            assert_eq!(
+                decide(&[&service, &format!("{services}/x.service")], &[]),
+                [attached(preset, &service)]
+            );
+        }
         assert_eq!(decide(&["machine.slice/qemu-1.scope"], &[]), []);
         assert_eq!(
             decide(&["machine.slice/libpod-1.scope"], &[]),
