@@ -23,6 +23,7 @@ use crate::{
         error::{ApiError, ErrorCode},
         hand_over::{self, HandOver},
     },
+    net,
     route::{RawRoute, RoutePatch, SourceName},
 };
 
@@ -85,7 +86,21 @@ pub(super) fn router(
 }
 
 async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
-    shared.handle.send(Command::Status).await.map(Json)
+    let mut status = shared.handle.send(Command::Status).await?;
+    if let Some(datapath) = &mut status.datapath {
+        datapath.source_ports.extend(source_ports(&status.routes).await);
+    }
+    Ok(Json(status))
+}
+
+async fn source_ports(routes: &[api::RouteView]) -> Vec<api::SourcePortsInfo> {
+    let backends = routes.iter().flat_map(|route| &route.backends);
+    let ports = net::source_ports(backends.map(|backend| backend.address).collect()).await;
+    let in_shape = |at: net::SourcePorts| {
+        let net::SourcePorts { source, backend, ports } = at;
+        api::SourcePortsInfo { source, backend, ports }
+    };
+    ports.into_iter().map(in_shape).collect()
 }
 
 async fn progress(State(shared): State<Shared>) -> Answer<api::Progress> {

@@ -3,14 +3,17 @@
 //! from here.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
-use crate::net::tcp_sockets::{LISTEN, TcpSocket};
+use crate::net::tcp_sockets::{LISTEN, Limits, TcpSocket, for_each};
 
 /// Pairs that are listed at most, those with the most ports.
 const MAX_LISTED: usize = 64;
+/// More than the ports of sixteen source addresses towards one backend.
+const LIMITS: Limits = Limits { sockets: 1 << 20, time: Duration::from_secs(2) };
 
 /// The ports that one source address uses towards one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,21 +26,46 @@ pub struct SourcePorts {
     pub ports: u64,
 }
 
-/// The ports in use towards addresses that are backends, the most first.
-pub fn source_ports(
-    sockets: &[TcpSocket],
-    is_backend: impl Fn(IpAddr) -> bool,
-) -> Vec<SourcePorts> {
-    let mut pairs: BTreeMap<(IpAddr, SocketAddr), u64> = BTreeMap::new();
-    for at in sockets.iter().filter(|at| at.state != LISTEN && is_backend(at.peer.ip())) {
-        *pairs.entry((at.local.ip(), at.peer)).or_default() += 1;
+/// The ports in use towards these addresses, the most first: none if the kernel has no socket
+/// lists. Reading up to a million sockets takes time, which no caller's task spends.
+pub async fn source_ports(backends: HashSet<IpAddr>) -> Vec<SourcePorts> {
+    if backends.is_empty() {
+        return Vec::new();
     }
-    let listed = pairs.into_iter();
-    let mut listed: Vec<_> =
-        listed.map(|((source, backend), ports)| SourcePorts { source, backend, ports }).collect();
-    listed.sort_by_key(|at| std::cmp::Reverse(at.ports));
-    listed.truncate(MAX_LISTED);
-    listed
+    let counted = tokio::task::spawn_blocking(move || {
+        let mut ports = Ports::new(backends);
+        for_each(LIMITS, |socket| ports.count(&socket)).map(|()| ports.most())
+    });
+    counted.await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// The number of ports by source address, backend and its port.
+#[derive(Debug)]
+struct Ports {
+    backends: HashSet<IpAddr>,
+    pairs: BTreeMap<(IpAddr, SocketAddr), u64>,
+}
+
+impl Ports {
+    fn new(backends: HashSet<IpAddr>) -> Self {
+        Self { backends, pairs: BTreeMap::new() }
+    }
+
+    fn count(&mut self, socket: &TcpSocket) {
+        if socket.state != LISTEN && self.backends.contains(&socket.peer.ip()) {
+            *self.pairs.entry((socket.local.ip(), socket.peer)).or_default() += 1;
+        }
+    }
+
+    fn most(self) -> Vec<SourcePorts> {
+        let listed = self.pairs.into_iter();
+        let mut listed: Vec<_> = listed
+            .map(|((source, backend), ports)| SourcePorts { source, backend, ports })
+            .collect();
+        listed.sort_by_key(|at| std::cmp::Reverse(at.ports));
+        listed.truncate(MAX_LISTED);
+        listed
+    }
 }
 
 #[cfg(test)]
@@ -60,8 +88,12 @@ mod tests {
             socket(1, "192.0.2.8:40000", "203.0.113.7:443"),
             socket(1, "192.0.2.9:40002", "198.51.100.1:443"),
         ];
-        let is_backend = |address: IpAddr| address == IpAddr::from([203, 0, 113, 7]);
-        let seen: Vec<_> = source_ports(&sockets, is_backend)
+        let most = |sockets: &[TcpSocket]| {
+            let mut ports = Ports::new([IpAddr::from([203, 0, 113, 7])].into());
+            sockets.iter().for_each(|socket| ports.count(socket));
+            ports.most()
+        };
+        let seen: Vec<_> = most(&sockets)
             .iter()
             .map(|at| format!("{} {} {}", at.source, at.backend, at.ports))
             .collect();
@@ -74,7 +106,7 @@ mod tests {
         let more =
             (0..200).map(|port| socket(1, "192.0.2.9:50000", &format!("203.0.113.7:{port}")));
         sockets.extend(more);
-        let listed = source_ports(&sockets, is_backend);
+        let listed = most(&sockets);
         assert_eq!((listed.len(), listed[0].ports), (MAX_LISTED, 2));
     }
 }

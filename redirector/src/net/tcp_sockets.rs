@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use rtnetlink::{
@@ -28,9 +29,15 @@ pub(super) const TIME_WAIT: u8 = 6;
 pub(super) const LISTEN: u8 = 10;
 /// A datagram of the kernel has at most 32 KiB.
 const DATAGRAM: usize = 64 * 1024;
-/// Sockets of one family that are read at most: the answer is for a person, and must not hold
-/// anything up.
-const MAX_SOCKETS: usize = 16_384;
+/// Of a list that is for a person, and must not hold anything up.
+const LISTED: Limits = Limits { sockets: 16_384, time: Duration::from_secs(1) };
+
+/// Where the reading of one family's sockets ends, if the kernel has more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) sockets: usize,
+    pub(super) time: Duration,
+}
 
 /// A TCP socket of this network namespace. Mapped addresses are IPv4 ones here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,30 +49,39 @@ pub struct TcpSocket {
     pub(super) cgroup: Option<u64>,
 }
 
-/// Lists the sockets of this network namespace with IPv4 and IPv6 addresses.
+/// Lists the sockets of this network namespace with IPv4 and IPv6 addresses, the first 16,384 of
+/// each.
 ///
 /// # Errors
 ///
 /// When the kernel has no socket lists.
 pub fn tcp_sockets() -> io::Result<Vec<TcpSocket>> {
     let mut sockets = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        list(family as u8, &mut sockets)?;
-    }
+    for_each(LISTED, |socket| sockets.push(socket))?;
     Ok(sockets)
 }
 
-fn list(family: u8, sockets: &mut Vec<TcpSocket>) -> io::Result<()> {
+/// Reads the sockets of this network namespace, those with IPv4 addresses first.
+pub(super) fn for_each(limits: Limits, mut take: impl FnMut(TcpSocket)) -> io::Result<()> {
+    read_family(libc::AF_INET as u8, limits, &mut take)?;
+    read_family(libc::AF_INET6 as u8, limits, &mut take)
+}
+
+fn read_family(family: u8, limits: Limits, take: &mut impl FnMut(TcpSocket)) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&sys::SocketAddr::new(0, 0))?;
     socket.send(&request(family), 0)?;
     let mut buffer = Vec::with_capacity(DATAGRAM);
-    let limit = sockets.len() + MAX_SOCKETS;
-    while sockets.len() < limit {
+    let (mut read, deadline) = (0, Instant::now() + limits.time);
+    while read < limits.sockets && Instant::now() < deadline {
         buffer.clear();
         socket.recv(&mut buffer, 0)?;
-        if read(&buffer, sockets)? {
+        let is_last = parse_datagram(&buffer, |socket| {
+            read += 1;
+            take(socket);
+        })?;
+        if is_last {
             break;
         }
     }
@@ -86,7 +102,7 @@ fn request(family: u8) -> Vec<u8> {
 }
 
 /// Reads the messages of a datagram; true if the last one ended the list.
-fn read(mut datagram: &[u8], sockets: &mut Vec<TcpSocket>) -> io::Result<bool> {
+fn parse_datagram(mut datagram: &[u8], mut take: impl FnMut(TcpSocket)) -> io::Result<bool> {
     while datagram.len() >= HEADER {
         let length = u32::from_ne_bytes(array(datagram, 0)) as usize;
         if !(HEADER..=datagram.len()).contains(&length) {
@@ -96,7 +112,7 @@ fn read(mut datagram: &[u8], sockets: &mut Vec<TcpSocket>) -> io::Result<bool> {
         match kind {
             DONE => return Ok(true),
             ERROR => return Err(error(message)),
-            _ => sockets.extend(parse(message)),
+            _ => parse(message).into_iter().for_each(&mut take),
         }
         datagram = &datagram[length.next_multiple_of(4).min(datagram.len())..];
     }
@@ -158,8 +174,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let client = TcpStream::connect(address).expect("connected");
         let local = client.local_addr().expect("an address");
-        let mut sockets = Vec::new();
-        list(libc::AF_INET as u8, &mut sockets).expect("a list");
+        let sockets = tcp_sockets().expect("a list");
         let ours = sockets.iter().find(|at| at.local == local).expect("our socket");
         assert_eq!((ours.state, ours.peer), (1, address));
         let listening = sockets.iter().find(|at| at.state == LISTEN && at.local == address);
@@ -176,10 +191,10 @@ mod tests {
         let length = u32::try_from(whole.len()).expect("short");
         whole[..4].copy_from_slice(&length.to_ne_bytes());
         for end in 0..whole.len() {
-            let mut sockets = Vec::new();
-            let _ = read(&whole[..end], &mut sockets);
+            let mut sockets = 0;
+            let _ = parse_datagram(&whole[..end], |_| sockets += 1);
             assert_eq!(parse(&whole[..end]).is_some(), end >= MESSAGE);
-            assert!(sockets.is_empty());
+            assert_eq!(sockets, 0);
         }
     }
 }

@@ -28,7 +28,10 @@ use super::{
     process, route_metrics,
     snapshot::{GuestSample, RouteSamples, Snapshot},
 };
-use crate::dns::{DnsCounters, HistogramSnapshot, UpstreamHealth};
+use crate::{
+    dns::{DnsCounters, HistogramSnapshot, UpstreamHealth},
+    net::source_ports,
+};
 
 /// The content type of a page.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -62,7 +65,10 @@ impl Metrics {
     /// count of errors.
     pub async fn scrape(&self) -> String {
         let began = Instant::now();
-        let snapshot = self.snapshot().await;
+        let mut snapshot = self.snapshot().await;
+        if let Some(snapshot) = &mut snapshot {
+            snapshot.source_ports = source_ports(std::mem::take(&mut snapshot.backends)).await;
+        }
         self.errors.fetch_add(snapshot.as_ref().map_or(1, |snapshot| snapshot.errors), Relaxed);
         encode(Scrape {
             snapshot,

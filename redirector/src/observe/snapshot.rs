@@ -1,6 +1,9 @@
 //! The numbers behind the metrics, independent of their text format.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 use crate::{
     control::api::{BackendView, Counters, Problem, ProblemCode},
@@ -35,7 +38,9 @@ pub struct Snapshot {
     pub packets: BTreeMap<String, u64>,
     /// Interfaces by what serves a guest's packets there.
     pub interfaces: BTreeMap<&'static str, u64>,
-    /// Source ports in use towards backends.
+    /// The addresses of all backends.
+    pub backends: HashSet<IpAddr>,
+    /// Source ports in use towards them; the reader of the snapshot counts them.
     pub source_ports: Vec<SourcePorts>,
     /// What other processes had removed and was restored.
     pub restored: u64,

@@ -19,7 +19,7 @@ use crate::{
     control::api::{FlowsInfo, InterfaceInfo, Problem, ProblemCode, ServedBy},
     datapath::{BackendStatus, Ejection, RouteStatus, client_name},
     dns::HistogramSnapshot,
-    net::{self, SearchList},
+    net::SearchList,
     observe::{
         ConfigSample, EjectionSample, EventSamples, GuestSample, GuestSamples, PoolSample,
         RouteSample, RouteSamples, Snapshot,
@@ -65,9 +65,8 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
         bypassed: interception.heartbeat_stale,
         interfaces: interfaces(&packet.interfaces),
         guests: guests(&packet.interfaces),
-        source_ports: net::source_ports(&net::tcp_sockets().unwrap_or_default(), |address| {
-            totals.backends.contains(&address)
-        }),
+        backends: totals.backends,
+        source_ports: Vec::new(),
         packets: packet.counters,
         restored: state.healing().count(),
         names: reconciler.published_count() as u64,

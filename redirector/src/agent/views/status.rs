@@ -1,7 +1,5 @@
 //! The status of the running agent.
 
-use std::{collections::HashSet, net::IpAddr};
-
 use crate::{
     agent::{
         process::version_record,
@@ -15,7 +13,7 @@ use crate::{
     control::api,
     datapath,
     dns::{Publisher, UpstreamHealth},
-    net::{self, SearchList, TcpSocket},
+    net::{self, SearchList},
 };
 
 /// Everything that an operator asks first.
@@ -34,7 +32,7 @@ pub(crate) fn status(state: &AgentState) -> api::Status {
         agent: Some(agent(state)),
         config: Some(config(state)),
         dns: Some(dns(state)),
-        datapath: Some(datapath(state, packet, &routes)),
+        datapath: Some(datapath(state, packet)),
         events: Some(state.events.info(&state.reconciler.datapath)),
         routes,
     };
@@ -90,11 +88,7 @@ fn interception(state: &AgentState) -> api::InterceptionInfo {
     info
 }
 
-fn datapath(
-    state: &AgentState,
-    packet: api::PacketInfo,
-    routes: &[api::RouteView],
-) -> api::DatapathInfo {
+fn datapath(state: &AgentState, packet: api::PacketInfo) -> api::DatapathInfo {
     let (reconciler, attachments) = (&state.reconciler, state.attachments.attachments());
     let (status, pool) = (reconciler.datapath.status(), reconciler.pool());
     let agent = &state.config.at_start().agent;
@@ -116,22 +110,11 @@ fn datapath(
             })
             .collect(),
         uncovered: uncovered::uncovered(&datapath_view::directories(attachments), &sockets),
-        source_ports: source_ports(routes, &sockets),
+        source_ports: Vec::new(),
         pods: state.pods.view(&state.config.current().attach.pods),
         draining_cgroups: reconciler.datapath.draining(),
         foreign_programs: datapath_view::foreign_programs(&agent.bpffs, attachments),
         upgraded: version_record::last_upgrade(&agent.state_dir),
         packet,
     }
-}
-
-fn source_ports(routes: &[api::RouteView], sockets: &[TcpSocket]) -> Vec<api::SourcePortsInfo> {
-    let backends = routes.iter().flat_map(|route| &route.backends);
-    let backends: HashSet<IpAddr> = backends.map(|backend| backend.address).collect();
-    let ports = net::source_ports(sockets, |address| backends.contains(&address));
-    let in_shape = |at: net::SourcePorts| {
-        let net::SourcePorts { source, backend, ports } = at;
-        api::SourcePortsInfo { source, backend, ports }
-    };
-    ports.into_iter().map(in_shape).collect()
 }

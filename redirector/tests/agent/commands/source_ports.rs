@@ -2,13 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
 use testbed::{
     ExecutorOptions, Network,
-    process::until,
+    process::{finish, until},
     topology::{INTERNAL_NAME, NODE_ADDRESS, NODE_ADDRESS_2},
 };
 
@@ -37,6 +37,17 @@ sys.stdin.read()
 
 /// A process that holds connections; killed when dropped.
 struct Holder(Child);
+
+impl Holder {
+    /// Starts it, and waits for its first line.
+    fn started(mut command: Command) -> Self {
+        let mut holder = Self(command.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(holder.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n");
+        holder
+    }
+}
 
 impl Drop for Holder {
     fn drop(&mut self) {
@@ -75,10 +86,7 @@ fn ports_that_sockets_hold_are_shown_by_source_and_backend() {
     let mut command = executor.command("/usr/bin/python3");
     let pairs = [job.vip(), MANY.to_string(), other.trim().to_owned(), FEW.to_string()];
     command.args(["-c", HOLD]).args(pairs).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut holder = Holder(command.spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(holder.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "up\n");
+    let holder = Holder::started(command);
     let expected = json!([
         {"source": NODE_ADDRESS, "backend": BACKEND, "ports": MANY},
         {"source": NODE_ADDRESS_2, "backend": BACKEND, "ports": FEW},
@@ -96,4 +104,47 @@ fn ports_that_sockets_hold_are_shown_by_source_and_backend() {
     drop(holder);
     let none_is_shown = || Ok(shown(&job).is_null() && metrics(&job).is_empty());
     until("the ports to be free", LIMIT, none_is_shown).unwrap();
+}
+
+/// More than a list of sockets for a person has.
+const TOO_MANY_TO_LIST: u64 = 17_000;
+
+/// Opens and closes connections one after the other. The server never accepts them, so this takes a
+/// second, and each port waits for the server's end.
+const USE_UP: &str = "\
+import socket, sys
+for _ in range(int(sys.argv[2])):
+    socket.create_connection((sys.argv[1], 9000)).close()
+";
+const QUEUE: &str = "\
+import socket, sys
+s = socket.socket()
+s.bind(('203.0.113.7', 9000))
+s.listen(65535)
+print('up', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn all_ports_in_use_are_counted() {
+    let job = Job::with_config(&config());
+    let customer = job.rig.customer.sandbox();
+    customer.run("echo 65535 >/proc/sys/net/core/somaxconn", LIMIT).unwrap().success().unwrap();
+    let mut queue = customer.command("/usr/bin/python3");
+    queue.args(["-c", QUEUE]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let _queue = Holder::started(queue);
+    let on_host = ExecutorOptions { network: Network::Host, ..ExecutorOptions::pod("host") };
+    let executor = job.rig.executor(on_host).unwrap();
+    let set = "cd /proc/sys/net/ipv4; echo 65536 >tcp_max_tw_buckets; echo 60 >tcp_fin_timeout";
+    executor.run(set, LIMIT).unwrap().success().unwrap();
+    let mut command = executor.command("/usr/bin/python3");
+    command.args(["-c", USE_UP]).args([job.vip(), TOO_MANY_TO_LIST.to_string()]);
+    finish(command, LIMIT).unwrap().success().unwrap();
+    let backend = BACKEND.replace("8080", "9000");
+    let expected = json!([
+        {"source": NODE_ADDRESS, "backend": backend, "ports": TOO_MANY_TO_LIST},
+    ]);
+    assert_eq!(shown(&job), expected);
+    let ports = format!("backend=\"{backend}\"}} {TOO_MANY_TO_LIST}.0");
+    assert!(metrics(&job)[0].ends_with(&ports), "{:?}", metrics(&job));
 }
