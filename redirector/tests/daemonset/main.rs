@@ -17,15 +17,9 @@ use testbed::{ExecutorOptions, Rig, capture, workspace};
 const POOL: &str = "198.18.";
 const CAPABILITIES: &str = "0000008000001400";
 
-/// The largest archive, in bytes; its layer is compressed.
-const LARGEST_IMAGE: u64 = 10_000_000;
-
 #[test]
-fn the_image_is_small_and_lists_its_parts() {
+fn the_image_lists_its_parts() {
     let archive = workspace::image_archive();
-    let size = fs::metadata(&archive).unwrap().len();
-    assert!(size <= LARGEST_IMAGE, "{size} bytes");
-
     let folder = tempfile::tempdir().unwrap();
     let transport = |kind: &str, path: &std::path::Path| format!("{kind}:{}", path.display());
     let mut copy = Command::new("skopeo");

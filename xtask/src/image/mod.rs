@@ -3,6 +3,8 @@
 //!
 //! The same commit gives the same digest: the layer's times are those of 1970.
 
+mod archive;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,6 +15,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use testbed::{capture, workspace};
+
+pub(crate) use archive::digest;
 
 use crate::{
     arch::Arch,
@@ -49,16 +53,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let archs: &[Arch] = if args.arch.is_empty() { &[Arch::HOST] } else { &args.arch };
     let storage = Storage { root: args.root.clone(), runroot: args.runroot.clone() };
     let archive = build_image(&storage, archs, &args.tag)?;
-    let size = fs::metadata(&archive)
-        .with_context(|| format!("failed to read the size of {}", archive.display()))?
-        .len();
-    eprintln!(
-        "{}: {} kB in {} ({})",
-        args.tag,
-        size / 1000,
-        archive.display(),
-        seconds(started.elapsed())
-    );
+    for image in archive::images(&archive)? {
+        eprintln!("{} for {}: {} kB", args.tag, image.architecture, image.size / 1000);
+    }
+    eprintln!("{} ({})", archive.display(), seconds(started.elapsed()));
     Ok(())
 }
 
@@ -106,13 +104,26 @@ impl Storage {
 fn build_image(storage: &Storage, archs: &[Arch], tag: &str) -> anyhow::Result<PathBuf> {
     let contexts =
         archs.iter().map(|&arch| Ok((arch, context(arch)?))).collect::<anyhow::Result<Vec<_>>>()?;
+    let archive = workspace::image_archive();
+    assemble(storage, &contexts, tag, &archive)?;
+    archive::images(&archive)?;
+    Ok(archive)
+}
+
+/// Makes an image of each context, an index if there are several, and the archive of it.
+fn assemble(
+    storage: &Storage,
+    contexts: &[(Arch, TempDir)],
+    tag: &str,
+    archive: &Path,
+) -> anyhow::Result<()> {
     let step = Step::start(format!("building the image {tag}"));
-    let index = archs.len() > 1;
+    let index = contexts.len() > 1;
     if index {
         // One from an earlier build would keep its images.
         let _ = capture::capture(storage.buildah().args(["rmi", "--force", tag]), |_| {});
     }
-    for (arch, context) in &contexts {
+    for (arch, context) in contexts {
         let mut command = storage.buildah();
         command.args(["build", "--quiet", "--pull-never", "--format=oci", "--timestamp=0"]);
         command.arg(format!("--platform=linux/{}", arch.debian()));
@@ -124,9 +135,9 @@ fn build_image(storage: &Storage, archs: &[Arch], tag: &str) -> anyhow::Result<P
         command.arg("--file").arg(recipe).arg(context.path());
         capture::run(&mut command, |line| step.note(line)).context("failed to build the image")?;
     }
-    let archive = write_archive(storage, index, tag, &step)?;
+    write_archive(storage, (index, tag), archive, &step)?;
     step.done();
-    Ok(archive)
+    Ok(())
 }
 
 /// The files of an image, in a folder.
@@ -144,11 +155,10 @@ fn context(arch: Arch) -> anyhow::Result<TempDir> {
 
 fn write_archive(
     storage: &Storage,
-    index: bool,
-    tag: &str,
+    (index, tag): (bool, &str),
+    archive: &Path,
     step: &Step,
-) -> anyhow::Result<PathBuf> {
-    let archive = workspace::image_archive();
+) -> anyhow::Result<()> {
     let dir = archive.parent().context("the archive's path has no directory")?;
     fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
     let temporary = tempfile::Builder::new()
@@ -165,27 +175,8 @@ fn write_archive(
     command.arg(format!("oci-archive:{}:{tag}", file.display()));
     capture::run(&mut command, |line| step.note(line))
         .context("failed to write the image's archive")?;
-    fs::rename(&file, &archive)
-        .with_context(|| format!("failed to move the archive to {}", archive.display()))?;
-    Ok(archive)
-}
-
-/// The digest of an archive's image or index.
-pub(crate) fn digest(archive: &Path) -> anyhow::Result<String> {
-    let index = capture::run(
-        Command::new("tar")
-            .arg("--extract")
-            .arg("--to-stdout")
-            .arg("--file")
-            .arg(archive)
-            .arg("index.json"),
-        |_| {},
-    )
-    .context("failed to read the archive's index")?;
-    let index: serde_json::Value =
-        serde_json::from_str(&index).context("the archive's index is not JSON")?;
-    let digest = index["manifests"][0]["digest"].as_str();
-    Ok(digest.context("the archive's index has no digest")?.to_owned())
+    fs::rename(&file, archive)
+        .with_context(|| format!("failed to move the archive to {}", archive.display()))
 }
 
 /// The image's labels, by the keys that OCI defines.
@@ -212,4 +203,48 @@ fn labels() -> anyhow::Result<Vec<String>> {
         bail!("a label contains a line break: {labels:?}");
     }
     Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A context with the files of the recipe.
+    fn small_context(arch: Arch) -> TempDir {
+        let context = tempfile::tempdir().unwrap();
+        for file in ["redirector", "sbom.cdx.json", "THIRD-PARTY-LICENCES"] {
+            fs::write(context.path().join(file), format!("{file} for {}", arch.debian())).unwrap();
+        }
+        context
+    }
+
+    /// As `cargo xtask image --arch x86_64,aarch64`, with files in place of the release builds.
+    #[test]
+    fn an_index_has_an_image_for_each_architecture() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage { root: Some(folder.path().join("root")), runroot: None };
+        let contexts = Arch::ALL.map(|arch| (arch, small_context(arch)));
+        let archives = [1, 2].map(|number| {
+            let archive = folder.path().join(format!("{number}.tar"));
+            assemble(&storage, &contexts, NAME, &archive).unwrap();
+            archive
+        });
+        let images = archive::images(&archives[0]).unwrap();
+        let architectures: Vec<_> =
+            images.iter().map(|image| image.architecture.as_str()).collect();
+        assert_eq!(architectures, Arch::ALL.map(Arch::debian));
+        for arch in architectures {
+            let mut skopeo = Command::new("skopeo");
+            skopeo.args(["--override-arch", arch, "inspect", "--config"]);
+            skopeo.arg(format!("oci-archive:{}", archives[0].display()));
+            let config = capture::run(&mut skopeo, |_| {}).unwrap();
+            let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+            assert_eq!(config["architecture"], arch, "{config}");
+            let title = &config["config"]["Labels"]["org.opencontainers.image.title"];
+            assert_eq!(title, "redirector", "{config}");
+        }
+        // A second build replaces the images of the first, and is the same.
+        let [first, second] = archives.map(|archive| digest(&archive).unwrap());
+        assert_eq!(first, second);
+    }
 }
