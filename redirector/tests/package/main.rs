@@ -88,6 +88,7 @@ fn starts_only_with_a_valid_configuration(machine: &Machine) {
 fn serves(machine: &Machine) {
     machine.write(CONFIG, &routes());
     machine.ok("systemctl reload redirector");
+    machine.ok("systemctl status redirector");
     assert!(machine.vip(INTERNAL_NAME).starts_with("198.18."), "{}", machine.vip(INTERNAL_NAME));
     let text = || machine.unit("StatusText");
     let is_current = || Ok(text().starts_with("redirecting 1 route for 1 cgroup"));

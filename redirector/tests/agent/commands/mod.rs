@@ -11,7 +11,7 @@ mod many_routes;
 mod onboarding;
 mod operate;
 mod order;
-mod readme;
+mod pages;
 mod search_lists;
 mod source_ports;
 mod status_page;
