@@ -1,6 +1,7 @@
 //! kubectl on the node.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use testbed::{
     Sandbox, packages,
     process::{self, Finished},
+    service::Service,
 };
 
 /// Longest time of a command; kubectl itself waits for a busy API server.
@@ -38,6 +40,13 @@ impl Kubectl {
         Ok(done.with_context(|| format!("kubectl {} failed", words.join(" ")))?.stdout)
     }
 
+    /// Starts it; it runs until the value is dropped.
+    pub fn start(&self, name: &str, words: &[&str]) -> Result<Service> {
+        let mut command = self.command();
+        command.args(words);
+        Service::start(name, &self.sandbox.home().join(format!("{name}.log")), command)
+    }
+
     /// The JSON of `kubectl get`.
     pub fn get(&self, words: &[&str]) -> Result<Value> {
         let text = self.ok(&[&["get", "-o", "json"], words].concat())?;
@@ -58,9 +67,15 @@ impl Kubectl {
     }
 
     fn run_with_input(&self, words: &[&str], input: &str) -> Result<Finished> {
-        let mut command = self.sandbox.command(&self.program);
-        command.env("KUBECONFIG", &self.kubeconfig).args(words);
+        let mut command = self.command();
+        command.args(words);
         process::finish_with_input(command, input.as_bytes(), LIMIT)
             .with_context(|| format!("failed to run kubectl {}", words.join(" ")))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.sandbox.command(&self.program);
+        command.env("KUBECONFIG", &self.kubeconfig);
+        command
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     stage::{LIMIT, Stage, values},
 };
 
-const CLIENT: &str = "client";
+pub(crate) const CLIENT: &str = "client";
 /// The contract.
 const LIVE: Duration = Duration::from_secs(5);
 const COPY: &str = "/var/lib/redirector/cluster-routes.json";
@@ -31,8 +31,7 @@ const DEFINITIONS: [&str; 3] = [
 fn the_controller_works_in_its_pods() {
     let stage = Stage::start();
     install(&stage);
-    stage.kubectl().apply(&idle(CLIENT).to_string()).unwrap();
-    stage.kubectl().ok(&["wait", "--for=condition=Ready", "--timeout=90s", "pod", CLIENT]).unwrap();
+    await_client(&stage);
     two_replicas_run_without_privileges(&stage);
     a_route_is_live_in_a_pod(&stage);
     the_other_replica_takes_over(&stage);
@@ -52,6 +51,12 @@ fn install(stage: &Stage) {
         panic!("{error:#}\n{}", stage.report("kube-system", label))
     });
     eprintln!("helm install --wait with a controller: {:.1?}", started.elapsed());
+}
+
+/// Starts a pod that connects when it is asked to.
+pub(crate) fn await_client(stage: &Stage) {
+    stage.kubectl().apply(&idle(CLIENT).to_string()).unwrap();
+    stage.kubectl().ok(&["wait", "--for=condition=Ready", "--timeout=90s", "pod", CLIENT]).unwrap();
 }
 
 /// They have an account of their own, no capability, and a user that is nobody on the node.
@@ -148,7 +153,7 @@ fn the_resources_go_last(stage: &Stage) {
 }
 
 /// Applies a route, while a pod tries to connect to its source.
-fn goes_live(stage: &Stage, name: &str, spec: &Value) {
+pub(crate) fn goes_live(stage: &Stage, name: &str, spec: &Value) {
     let source = spec["source"].as_str().unwrap();
     let line = format!("until ( {} ) 2>/dev/null; do sleep 0.1; done", fetch_from(source));
     let kubectl = stage.kubectl().clone();
@@ -166,7 +171,7 @@ fn goes_live(stage: &Stage, name: &str, spec: &Value) {
     assert!(ours < LIVE, "{ours:?}\n{}", stage.agent_logs());
 }
 
-fn fetches(stage: &Stage, name: &str) -> bool {
+pub(crate) fn fetches(stage: &Stage, name: &str) -> bool {
     let words = ["exec", CLIENT, "--", "timeout", "10", "bash", "-c", &fetch_from(name)];
     stage.kubectl().run(&words).unwrap().status.success()
 }
@@ -182,7 +187,7 @@ fn apply(stage: &Stage, name: &str, spec: &Value) {
 }
 
 /// The status describes what was applied last, and the node has it.
-fn await_applied(stage: &Stage, name: &str) {
+pub(crate) fn await_applied(stage: &Stage, name: &str) {
     await_status(stage, name, |status| {
         let numbers = ["nodes", "applied", "failing"].map(|key| status[key].as_u64());
         reason(status, "Accepted") == "Valid"

@@ -11,20 +11,24 @@ use testbed::{Rig, service::Service, workspace};
 /// Its custom resources, and the other objects, as far as this version of Kubernetes knows them and
 /// no node is needed.
 pub(crate) fn objects() -> (Vec<Value>, Vec<Value>) {
-    let path = workspace::root().join("deploy/kustomize/cluster/redirector.yaml");
-    let text = fs::read_to_string(path).unwrap();
-    let documents = serde_yaml_ng::Deserializer::from_str(&text);
-    let objects = documents.map(|document| Value::deserialize(document).unwrap());
-    let mut objects: Vec<_> = objects
-        .filter(|object| {
-            let kind = object["kind"].as_str().unwrap_or_default();
-            !["DaemonSet", "Deployment", "PodDisruptionBudget", ""].contains(&kind)
-        })
-        .collect();
+    let mut objects = all_objects();
+    objects.retain(|object| {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        !["DaemonSet", "Deployment", "PodDisruptionBudget"].contains(&kind)
+    });
     for object in &mut objects {
         remove_rules(object);
     }
     objects.into_iter().partition(|object| object["kind"] == "CustomResourceDefinition")
+}
+
+/// What Kustomize's base for a cluster applies.
+pub(crate) fn all_objects() -> Vec<Value> {
+    let path = workspace::root().join("deploy/kustomize/cluster/redirector.yaml");
+    let text = fs::read_to_string(path).unwrap();
+    let documents = serde_yaml_ng::Deserializer::from_str(&text);
+    let objects = documents.map(|document| Value::deserialize(document).unwrap());
+    objects.filter(|object| !object["kind"].is_null()).collect()
 }
 
 pub(crate) fn apply_all(control: &ControlPlane, objects: &[Value]) {
@@ -58,7 +62,7 @@ pub(crate) fn kubeconfig_of(control: &ControlPlane, account: &str) -> String {
 }
 
 /// CEL came with Kubernetes 1.25; this version's kubectl refuses what it does not know.
-fn remove_rules(value: &mut Value) {
+pub(crate) fn remove_rules(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("x-kubernetes-validations");

@@ -10,7 +10,8 @@ const LEFT: &str = "ls -A --ignore '*.debug' /sys/fs/bpf; \
     find /var/lib/redirector /run/redirector -type f; ip -4 addr show dev lo | grep 169.254; \
     ip route show table all | grep 198.18; ip rule show";
 /// What the chart makes.
-const OBJECTS: [&str; 5] = ["get", "all,cm,sa,clusterrole,clusterrolebinding", "-A", "-o", "name"];
+pub(crate) const OBJECTS: [&str; 5] =
+    ["get", "all,cm,sa,clusterrole,clusterrolebinding", "-A", "-o", "name"];
 
 /// As docs/operator.md states.
 pub(crate) fn leaves_nothing(stage: &Stage) {

@@ -3,6 +3,7 @@
 mod controller;
 mod fleet;
 mod installed;
+mod kustomize;
 mod leftovers;
 mod load;
 mod neighbours;
