@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 // Commands (`enum bpf_cmd`).
+pub(crate) const MAP_CREATE: i64 = 0;
+const MAP_UPDATE_ELEM: i64 = 2;
 const PROG_LOAD: i64 = 5;
 const PROG_TEST_RUN: i64 = 10;
 const PROG_GET_FD_BY_ID: i64 = 13;
@@ -28,6 +30,25 @@ pub(crate) type Instruction = (u8, u8, u8, i16, i32);
 
 pub(crate) const MOV_IMMEDIATE: u8 = 0xb7;
 pub(crate) const EXIT: u8 = 0x95;
+
+/// Creates a map of this type (`enum bpf_map_type`).
+pub(crate) fn create_map(
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    entries: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = Attributes::default();
+    attributes.word(0, kind).word(4, key_size).word(8, value_size).word(12, entries);
+    attributes.descriptor(MAP_CREATE)
+}
+
+/// Writes an entry, whose key and value have the sizes of the map.
+pub(crate) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let mut attributes = Attributes::default();
+    attributes.word(0, map.as_raw_fd() as u32).pointer(8, key.as_ptr()).pointer(16, value.as_ptr());
+    attributes.call(MAP_UPDATE_ELEM).map(drop)
+}
 
 /// Loads a program for a hook with this number (`enum bpf_attach_type`).
 pub(crate) fn load(kind: u32, hook: u32, program: &[Instruction]) -> io::Result<OwnedFd> {

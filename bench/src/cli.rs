@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{agent, bulk, connect, dns, guests, options::Options, packets};
+use crate::{agent, bulk, connect, dns, failover, guests, options::Options, packets, scale};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,6 +25,10 @@ pub enum What {
     Bulk(bulk::Options),
     /// The cost of packets at guests' interfaces, and of guests' redirected connections
     Guests(guests::Options),
+    /// Connects, look-ups, loads and changes with up to 50,000 routes, and with peers
+    Scale(Options),
+    /// What clients notice when an address dies, with redirector and with peers
+    Failover(Options),
 }
 
 impl Args {
@@ -33,7 +37,9 @@ impl Args {
     pub fn wants_build(&self) -> bool {
         match &self.what {
             What::Connect(options) => options.common.binary.is_none(),
-            What::Agent(options) => options.binary.is_none(),
+            What::Agent(options) | What::Scale(options) | What::Failover(options) => {
+                options.binary.is_none()
+            }
             What::Bulk(options) => options.common.binary.is_none(),
             What::Dns(_) | What::Guests(_) => false,
         }
@@ -64,5 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Agent(options) => agent::run(options),
         What::Bulk(options) => bulk::run(options),
         What::Guests(options) => guests::run(options),
+        What::Scale(options) => scale::run(options),
+        What::Failover(options) => failover::run(options),
     }
 }

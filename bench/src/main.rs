@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use redirector_bench::{
     cli::{Args, What, run},
-    worker,
+    steady, worker,
 };
 
 #[derive(Parser)]
@@ -26,6 +26,9 @@ enum Verb {
     /// Answer a byte with a byte, for `measure`
     #[command(hide = true)]
     Serve,
+    /// Connect at a steady rate, and report each attempt
+    #[command(hide = true)]
+    Steady(steady::Options),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Verb::Bench(what) => run(&Args { what }),
         Verb::Measure => worker::measure(),
         Verb::Serve => worker::serve(),
+        Verb::Steady(options) => steady::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

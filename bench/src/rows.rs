@@ -95,13 +95,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
 
 /// A bar for each row with a goal: the median as a share of it.
 pub(crate) fn svg(rows: &[Row], title: &str, note: &str) -> String {
-    let share = |row: &Row| {
-        let bound = row.goal?.bound();
-        let Spread { median, low, high, quartile_1, quartile_3 } = row.value;
-        let [median, low, high, quartile_1, quartile_3] =
-            [median, low, high, quartile_1, quartile_3].map(|value| value / bound);
-        Some((row.what.clone(), Spread { median, low, high, quartile_1, quartile_3 }))
-    };
+    let share = |row: &Row| Some((row.what.clone(), row.value.scaled(1.0 / row.goal?.bound())));
     let shares: Vec<_> = rows.iter().filter_map(share).collect();
     let bars: Vec<_> = shares.iter().map(|(what, spread)| (what.as_str(), spread)).collect();
     let mut body = String::new();

@@ -38,6 +38,14 @@ impl Spread {
             quartile_3: pick(last * 3.0 / 4.0),
         }
     }
+
+    /// The spread of the same measurements, each multiplied by `factor`.
+    pub(crate) fn scaled(self, factor: f64) -> Self {
+        let Self { median, low, high, quartile_1, quartile_3 } = self;
+        let [median, low, high, quartile_1, quartile_3] =
+            [median, low, high, quartile_1, quartile_3].map(|value| value * factor);
+        Self { median, low, high, quartile_1, quartile_3 }
+    }
 }
 
 #[cfg(test)]

@@ -5,20 +5,23 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept, bind, connect,
-    getsockname, listen, recv, send, sendto, shutdown, socket_with,
+    getpeername, getsockname, listen, recv, send, sendto, shutdown, socket_with,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use testbed::{Sandbox, binaries};
+
+use crate::{clock, lookup, peers::peer};
 
 /// Priority of the measured processes: other work interrupts them less. Optional.
 const NICENESS: i32 = -15;
@@ -41,6 +44,9 @@ pub(crate) enum Operation {
     Upload,
     /// The same from the server.
     Download,
+    /// Look-ups of random names among those of the first `spread` routes, at the resolver that is
+    /// the target.
+    LookUp,
 }
 
 /// Bytes of a block.
@@ -49,6 +55,8 @@ const BLOCK: usize = 64 << 10;
 /// The first byte of a connection that carries blocks; a download's is followed by their number.
 const UPLOAD: u8 = b'u';
 const DOWNLOAD: u8 = b'd';
+/// The first byte of a connection that is answered with the last octet of the server's address.
+pub(crate) const WHICH: u8 = b'w';
 
 /// The port that routing prohibits, for [`Operation::TcpProhibited`].
 pub(crate) const PROHIBITED: u16 = 9;
@@ -63,6 +71,7 @@ impl fmt::Display for Operation {
             Self::TcpProhibited => "tcp-prohibited",
             Self::Upload => "upload",
             Self::Download => "download",
+            Self::LookUp => "look-up",
         })
     }
 }
@@ -93,6 +102,7 @@ impl Batch {
             "tcp-prohibited" => Operation::TcpProhibited,
             "upload" => Operation::Upload,
             "download" => Operation::Download,
+            "look-up" => Operation::LookUp,
             _ => return None,
         };
         let (count, target, spread) =
@@ -100,6 +110,62 @@ impl Batch {
         Some(Self { operation, count, target, spread })
     }
 }
+
+/// A wait for a change: connects until the server answers at an address that ends with an octet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Obedience {
+    pub(crate) octet: u8,
+    pub(crate) target: SocketAddrV4,
+    /// Before each connect, the client looks up the route's name there, and connects to the answer.
+    pub(crate) lookup: Option<(SocketAddrV4, u32)>,
+}
+
+impl Obedience {
+    const WORD: &str = "obey";
+    /// With 50,000 routes a command takes seconds on a busy machine.
+    const LIMIT: Duration = Duration::from_secs(120);
+    /// Leaves the core to the commands that make the change.
+    const PAUSE: Duration = Duration::from_micros(200);
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix(Self::WORD)?.split_whitespace();
+        let (octet, target) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let lookup = match (words.next(), words.next()) {
+            (Some(resolver), Some(route)) => Some((resolver.parse().ok()?, route.parse().ok()?)),
+            _ => None,
+        };
+        Some(Self { octet, target, lookup })
+    }
+
+    /// When the first connect began that had the wanted answer.
+    fn wait(&self) -> Result<u64> {
+        let deadline = Instant::now() + Self::LIMIT;
+        let mut target = self.target;
+        while Instant::now() < deadline {
+            let began = clock::now_us();
+            if let Some((resolver, route)) = self.lookup {
+                let found = lookup::addresses(resolver, &peer::name(route), LOOKUP_LIMIT)?;
+                target.set_ip(*found.first().context("the name has no address")?);
+            }
+            if which(&target)? == self.octet {
+                return Ok(began);
+            }
+            thread::sleep(Self::PAUSE);
+        }
+        bail!("no server at .{} answered within {:?}", self.octet, Self::LIMIT)
+    }
+}
+
+impl fmt::Display for Obedience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", Self::WORD, self.octet, self.target)?;
+        let Some((resolver, route)) = self.lookup else { return Ok(()) };
+        write!(f, " {resolver} {route}")
+    }
+}
+
+/// Longest time of a look-up.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client or server process.
 #[derive(Debug)]
@@ -143,6 +209,18 @@ impl Worker {
         Ok(total as f64 / f64::from(batch.count))
     }
 
+    /// Lets the client connect until the server that answers has the address `wanted.octet`; then
+    /// [`Worker::obeyed`] returns.
+    pub(crate) fn begin(&mut self, wanted: Obedience) -> Result<()> {
+        writeln!(self.stdin, "{wanted}").context("failed to send a command to a client")
+    }
+
+    /// When the first connect began that had the wanted answer: see [`clock::now_us`].
+    pub(crate) fn obeyed(&mut self) -> Result<u64> {
+        let answer = self.line()?;
+        answer.parse().map_err(|_| anyhow::anyhow!("no connect obeyed: {answer}"))
+    }
+
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.stdout.read_line(&mut line).context("failed to read from a measured process")?;
@@ -176,26 +254,26 @@ pub fn measure() -> Result<()> {
     let mut seed = 0x9e37_79b9_u32;
     for line in std::io::stdin().lines() {
         let line = line.context("failed to read a command")?;
-        let batch = Batch::parse(&line).with_context(|| format!("not a batch: {line}"))?;
-        let answer = match perform(&batch, &mut seed) {
-            Ok(nanoseconds) => nanoseconds.to_string(),
-            Err(error) => format!("{error:#}"),
+        let answer = if let Some(wanted) = Obedience::parse(&line) {
+            wanted.wait().map(|began| began.to_string())
+        } else {
+            let batch = Batch::parse(&line).with_context(|| format!("not a batch: {line}"))?;
+            perform(&batch, &mut seed).map(|nanoseconds| nanoseconds.to_string())
         };
-        println!("{answer}");
+        println!("{}", answer.unwrap_or_else(|error| format!("{error:#}")));
     }
     Ok(())
 }
 
 fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
-    let mut target = || {
-        // xorshift32; the bias of the product is far below the noise.
-        *seed ^= *seed << 13;
-        *seed ^= *seed >> 17;
-        *seed ^= *seed << 5;
-        let offset = (u64::from(*seed) * u64::from(batch.spread)) >> 32;
-        SocketAddrV4::new((batch.target.ip().to_bits() + offset as u32).into(), batch.target.port())
-    };
     let open_socket = new_socket(SocketType::DGRAM)?;
+    if batch.operation == Operation::LookUp {
+        return look_up(batch, seed);
+    }
+    let mut target = || {
+        let offset = random(seed, batch.spread);
+        SocketAddrV4::new((batch.target.ip().to_bits() + offset).into(), batch.target.port())
+    };
     let started = Instant::now();
     if matches!(batch.operation, Operation::Upload | Operation::Download) {
         transfer(&target(), batch)?;
@@ -212,7 +290,9 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
                 sendto(&open_socket, b"?", SendFlags::empty(), &target()).context("sendto")?;
             }
             Operation::Tcp => exchange(&target())?,
-            Operation::Upload | Operation::Download => unreachable!("one connection for all"),
+            Operation::Upload | Operation::Download | Operation::LookUp => {
+                unreachable!("one socket for all")
+            }
             Operation::TcpProhibited => {
                 let socket = new_socket(SocketType::STREAM)?;
                 let refused =
@@ -225,6 +305,46 @@ fn perform(batch: &Batch, seed: &mut u32) -> Result<u128> {
         }
     }
     Ok(started.elapsed().as_nanos())
+}
+
+/// A number below `limit`: xorshift32, whose product's bias is far below the noise.
+fn random(seed: &mut u32, limit: u32) -> u32 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 17;
+    *seed ^= *seed << 5;
+    ((u64::from(*seed) * u64::from(limit)) >> 32) as u32
+}
+
+/// Looks names up, one after the other, over one socket.
+fn look_up(batch: &Batch, seed: &mut u32) -> Result<u128> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("bind")?;
+    socket.connect(batch.target).context("connect")?;
+    socket.set_read_timeout(Some(LOOKUP_LIMIT)).context("setsockopt")?;
+    let names: Vec<_> = (0..batch.count).map(|_| peer::name(random(seed, batch.spread))).collect();
+    let started = Instant::now();
+    for name in &names {
+        let found = lookup::ask(&socket, name)?;
+        ensure!(!found.is_empty(), "{name} has no address");
+    }
+    Ok(started.elapsed().as_nanos())
+}
+
+/// The last octet of the address at which the server answers. Whatever leads there, the client's
+/// peer is the target.
+fn which(target: &SocketAddrV4) -> Result<u8> {
+    let socket = new_socket(SocketType::STREAM)?;
+    connect(&socket, target).context("connect")?;
+    let peer = getpeername(&socket).context("getpeername")?;
+    let peer = peer.context("the peer has no name")?;
+    ensure!(
+        SocketAddr::try_from(peer) == Ok((*target).into()),
+        "getpeername does not return {target}"
+    );
+    send(&socket, &[WHICH], SendFlags::NOSIGNAL).context("send")?;
+    let mut octet = [0];
+    let (length, _) = recv(&socket, &mut octet, RecvFlags::empty()).context("recv")?;
+    ensure!(length == 1, "the server closed the connection");
+    Ok(octet[0])
 }
 
 fn connect_udp(socket: i32, target: SocketAddrV4) -> Result<()> {
@@ -328,6 +448,9 @@ pub fn serve() -> Result<()> {
             Ok(_) if matches!(byte, [UPLOAD | DOWNLOAD]) => {
                 let _ = serve_transfer(&connection, byte[0]);
             }
+            Ok(_) if byte == [WHICH] => {
+                let _ = send(&connection, &[own_octet(&connection)?], SendFlags::NOSIGNAL);
+            }
             Ok(_) => {
                 let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
             }
@@ -336,9 +459,26 @@ pub fn serve() -> Result<()> {
     }
 }
 
+/// The last octet of the address that a client reached.
+fn own_octet(connection: &OwnedFd) -> Result<u8> {
+    match SocketAddr::try_from(getsockname(connection).context("failed to read an address")?) {
+        Ok(SocketAddr::V4(address)) => Ok(address.ip().octets()[3]),
+        _ => bail!("a connection has no IPv4 address"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_printed_wait_for_a_change_parses_to_itself() {
+        let target = "198.18.0.1:443".parse().unwrap();
+        for lookup in [None, Some(("127.0.0.1:53".parse().unwrap(), 9))] {
+            let wanted = Obedience { octet: 8, target, lookup };
+            assert_eq!(Obedience::parse(&wanted.to_string()), Some(wanted));
+        }
+    }
 
     #[test]
     fn a_printed_batch_parses_to_itself() {

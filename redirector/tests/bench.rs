@@ -163,3 +163,71 @@ fn a_quick_run_measures_guests_and_judges_every_goal() {
     );
     assert!(markdown.contains("redirected guest × bare") && plot.starts_with("<svg"), "{markdown}");
 }
+
+/// A quick run's options.
+fn quick() -> Options {
+    let binary = Some(Path::new(env!("CARGO_BIN_EXE_redirector")).to_owned());
+    Options { quick: true, binary, output: None }
+}
+
+/// The peers of a measure, and whether all of them have values above zero.
+fn peers<'a>(report: &'a bench::peers::report::Report, measure: &'a str) -> (Vec<&'a str>, bool) {
+    let figures: Vec<_> = report.of(measure).collect();
+    let measured = figures.iter().all(|figure| figure.value.median > 0.0);
+    (figures.iter().map(|figure| figure.peer.as_str()).collect(), measured)
+}
+
+/// Every peer that has routes, in the order of the tables. The legacy iptables are missing where
+/// the kernel lacks them.
+const WITH_ROUTES: [&str; 8] = [
+    "redirector",
+    "socket LB stand-in",
+    "nftables, rules",
+    "nftables, map",
+    "iptables-nft",
+    "iptables-legacy",
+    "HAProxy",
+    "DNS only (dnsmasq)",
+];
+
+fn with_routes() -> Vec<&'static str> {
+    let legacy = Path::new("/proc/net/ip_tables_names").exists();
+    WITH_ROUTES.into_iter().filter(|peer| legacy || *peer != "iptables-legacy").collect()
+}
+
+#[test]
+fn a_quick_run_loads_and_changes_the_routes_of_every_peer() {
+    let report = bench::scale::measure(&quick()).unwrap();
+    for routes in ["1 route", "200 routes"] {
+        for measure in ["time to load all routes", "from a change to the first connect that obeys"]
+        {
+            let measure = format!("{measure}; {routes}");
+            assert_eq!(peers(&report, &measure), (with_routes(), true), "{measure}: {report:?}");
+        }
+        let measure = format!("connect, one byte each way, close; {routes}");
+        let (connecting, measured) = peers(&report, &measure);
+        // Two limits instead of the one that only answers names.
+        assert_eq!((connecting.len(), measured), (with_routes().len() + 1, true), "{report:?}");
+        let measure = format!("look-up of a name; {routes}");
+        let looked_up = vec!["redirector", "DNS only (dnsmasq)"];
+        assert_eq!(peers(&report, &measure), (looked_up, true), "{report:?}");
+    }
+}
+
+#[test]
+fn a_quick_run_kills_an_address_of_every_peer() {
+    let report = bench::failover::measure(&quick()).unwrap();
+    assert_eq!(report.measures().len(), 6, "{report:?}");
+    for measure in report.measures() {
+        // dnsmasq has two kinds of clients.
+        assert_eq!(peers(&report, measure).0.len(), with_routes().len() + 1, "{report:?}");
+    }
+    for unaware in ["nftables, map", "socket LB stand-in"] {
+        let failed = report.figures.iter().filter(|figure| {
+            figure.peer == unaware
+                && figure.measure.contains("connects failed")
+                && figure.value.median > 0.0
+        });
+        assert_eq!(failed.count(), 2, "{report:?}");
+    }
+}

@@ -1,22 +1,22 @@
-//! bpf(2) commands of the comparison: minimal programs on a cgroup, and the kernel's clock on
-//! programs.
+//! bpf(2) commands of the comparison: a program that makes socket storage, and the kernel's clock
+//! on programs.
 //!
 //! Every object is gone with its descriptor.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
-use crate::bpf::{self, Attributes, EXIT, Instruction, MOV_IMMEDIATE};
+use crate::{
+    bpf::{self, Attributes, EXIT, Instruction, MOV_IMMEDIATE},
+    peers::cgroup_programs::{Attached, CONNECT4, EMPTY, HOOKS, Hook, attach},
+};
 
 // Commands (`enum bpf_cmd`).
-const MAP_CREATE: i64 = 0;
 const OBJ_GET_INFO_BY_FD: i64 = 15;
 const PROG_QUERY: i64 = 16;
 const BTF_LOAD: i64 = 18;
-const LINK_CREATE: i64 = 28;
 const ENABLE_STATS: i64 = 32;
 
 const MAP_TYPE_SK_STORAGE: u32 = 24;
@@ -24,54 +24,12 @@ const F_NO_PREALLOC: u32 = 1;
 /// Bytes of the redirector's socket storage.
 const STORAGE_SIZE: u32 = size_of::<redirector_common::origin::Origin>() as u32;
 
-/// A hook: its name, the type of its programs, and its number (`enum bpf_attach_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hook {
-    pub(super) name: &'static str,
-    program_type: u32,
-    number: u32,
-}
-
-const SOCK: u32 = 9;
-const SOCK_OPS: u32 = 13;
-const SOCK_ADDR: u32 = 18;
-
-const CONNECT4: Hook = Hook { name: "connect4", program_type: SOCK_ADDR, number: 10 };
-
-/// The hooks that a TCP connect or a UDP one passes where the redirector is attached.
-pub(super) const HOOKS: [Hook; 6] = [
-    CONNECT4,
-    Hook { name: "connect6", program_type: SOCK_ADDR, number: 11 },
-    Hook { name: "getpeername4", program_type: SOCK_ADDR, number: 29 },
-    Hook { name: "getpeername6", program_type: SOCK_ADDR, number: 30 },
-    Hook { name: "sock_ops", program_type: SOCK_OPS, number: 3 },
-    Hook { name: "sock_release", program_type: SOCK, number: 34 },
-];
-
-/// `r0 = 1; exit`: allow, and nothing else.
-const EMPTY: &[Instruction] = &[(MOV_IMMEDIATE, 0, 0, 0, 1), (EXIT, 0, 0, 0, 0)];
-
-/// Programs on a cgroup. Detached when dropped.
-#[derive(Debug)]
-pub(super) struct Attached(
-    #[expect(dead_code, reason = "held: closing the links detaches the programs")] Vec<OwnedFd>,
-);
-
-/// Attaches a program that does nothing to every hook of `cgroup`.
-pub(super) fn attach_empty(cgroup: &File) -> Result<Attached> {
-    let links = HOOKS.iter().map(|hook| link(cgroup, *hook, EMPTY)).collect::<Result<_>>()?;
-    Ok(Attached(links))
-}
-
-/// As [`attach_empty`], but the program at connect4 creates socket storage that it does not use.
+/// As [`attach_empty`](crate::peers::cgroup_programs::attach_empty), but the program at connect4
+/// creates socket storage that it does not use.
 pub(super) fn attach_storage(cgroup: &File) -> Result<Attached> {
     let map = storage_map().context("failed to make a map of socket storage")?;
     let program = make_storage(map.as_raw_fd());
-    let links = HOOKS
-        .iter()
-        .map(|hook| link(cgroup, *hook, if *hook == CONNECT4 { &program } else { EMPTY }))
-        .collect::<Result<_>>()?;
-    Ok(Attached(links))
+    attach(cgroup, HOOKS.map(|hook| (hook, if hook == CONNECT4 { &program[..] } else { EMPTY })))
 }
 
 /// `if (ctx->sk) bpf_sk_storage_get(map, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE); return 1`
@@ -118,24 +76,7 @@ fn storage_map() -> Result<OwnedFd> {
         .word(8, STORAGE_SIZE)
         .word(16, F_NO_PREALLOC);
     attributes.word(48, btf.as_raw_fd() as u32).word(52, 1).word(56, 2);
-    Ok(attributes.descriptor(MAP_CREATE)?)
-}
-
-fn link(cgroup: &File, hook: Hook, program: &[Instruction]) -> Result<OwnedFd> {
-    let program = load(hook, program)
-        .with_context(|| format!("failed to load a program for {}", hook.name))?;
-    let mut attributes = Attributes::default();
-    attributes
-        .word(0, program.as_raw_fd() as u32)
-        .word(4, cgroup.as_raw_fd() as u32)
-        .word(8, hook.number);
-    attributes
-        .descriptor(LINK_CREATE)
-        .with_context(|| format!("failed to attach a program to {}", hook.name))
-}
-
-fn load(hook: Hook, program: &[Instruction]) -> io::Result<OwnedFd> {
-    bpf::load(hook.program_type, hook.number, program)
+    Ok(attributes.descriptor(bpf::MAP_CREATE)?)
 }
 
 /// Makes the kernel clock every run of every program while the result lives.

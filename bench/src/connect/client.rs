@@ -2,10 +2,13 @@
 
 use std::{fs::File, net::SocketAddrV4, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use testbed::{Executor, Rig, Sandbox};
 
-use crate::worker::{self, Worker};
+use crate::{
+    peers::cgroup_programs::cgroup,
+    worker::{self, Worker},
+};
 
 /// Setting a node up takes milliseconds.
 const SETUP_LIMIT: Duration = Duration::from_secs(60);
@@ -33,12 +36,6 @@ impl Client {
         let (worker, cgroup) = (Worker::client(sandbox, core)?, cgroup(sandbox)?);
         Ok(Self { worker, cgroup, server, indirect })
     }
-}
-
-/// The cgroup of a sandbox.
-pub(super) fn cgroup(sandbox: &Sandbox) -> Result<File> {
-    File::open(sandbox.cgroup())
-        .with_context(|| format!("failed to open {}", sandbox.cgroup().display()))
 }
 
 /// Removes the node's address translation: it and connection tracking would dominate the figures.

@@ -14,11 +14,12 @@ use testbed::{Agent, AgentOptions, Executor, ExecutorOptions, Rig, Sandbox, pack
 use super::{
     baseline::Baseline,
     bpf,
-    client::{self, Client, cgroup, configuration, source},
+    client::{self, Client, configuration, source},
     variants::ClientKind,
 };
 use crate::{
     options::FULL_POOL,
+    peers::cgroup_programs::{Attached, attach_empty, cgroup},
     worker::{self, Worker},
 };
 
@@ -51,7 +52,7 @@ pub(super) struct Fixture {
     baseline: Option<Baseline>,
     _server: Worker,
     _haproxy: Service,
-    _attached: [bpf::Attached; 2],
+    _attached: [Attached; 2],
     _agent: Agent,
     _executors: [Executor; 3],
     files: std::path::PathBuf,
@@ -76,8 +77,7 @@ impl Fixture {
         client::prohibit_port(&executors[0])?;
         let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
         let (bare, empty, storage) = (beside("bare")?, beside("empty")?, beside("storage")?);
-        let attached =
-            [bpf::attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];
+        let attached = [attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];
 
         translate(executors[1].sandbox(), at(2))?;
         let haproxy = haproxy(executors[2].outside(), at(3), core)?;

@@ -15,6 +15,7 @@ use super::{
     variants::{ClientKind, Variant},
 };
 use crate::{
+    peers::cgroup_programs::HOOKS,
     rounds::{self, Turns, WARM_UP},
     statistics::Spread,
     worker::{Batch, Operation},
@@ -130,7 +131,7 @@ struct HookSamples {
 }
 
 /// What the kernel's clock measured, by variant and hook.
-pub(super) struct Samples(Vec<[HookSamples; bpf::HOOKS.len()]>);
+pub(super) struct Samples(Vec<[HookSamples; HOOKS.len()]>);
 
 /// Times every hook that the batches of each variant pass.
 pub(super) fn clock_hooks(
@@ -181,7 +182,7 @@ impl Samples {
                 costs.push(HookCost {
                     scenario: scenario.to_owned(),
                     variant: variant.name.to_owned(),
-                    hook: bpf::HOOKS[number].name.to_owned(),
+                    hook: HOOKS[number].name.to_owned(),
                     runs_per_operation: hook.runs_per_operation,
                     nanoseconds: Spread::of(hook.nanoseconds.clone()),
                     above_empty: above(empty),
@@ -194,8 +195,5 @@ impl Samples {
 }
 
 fn all_runs(client: &Client) -> Result<Vec<bpf::Runs>> {
-    bpf::HOOKS
-        .iter()
-        .map(|hook| Ok(bpf::runs(&client.cgroup, *hook)?.unwrap_or_default()))
-        .collect()
+    HOOKS.iter().map(|hook| Ok(bpf::runs(&client.cgroup, *hook)?.unwrap_or_default())).collect()
 }

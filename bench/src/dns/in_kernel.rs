@@ -13,9 +13,10 @@ use testbed::{packages, process};
 
 use super::{
     program_times,
-    servers::{LOCAL, Server, client, query},
+    servers::{LOCAL, Server, client},
 };
 use crate::{
+    lookup::query,
     packets::{Datapath, EXACT, NameTimes, Process, Setup, WILDCARDS},
     rounds::{Turns, alternate},
     rows::{Goal, Row},

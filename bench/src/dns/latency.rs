@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 
 use super::{
     report::Latency,
-    servers::{Server, ZONE, client, query},
+    servers::{Server, ZONE, client},
 };
-use crate::statistics::Spread;
+use crate::{lookup::query, statistics::Spread};
 
 /// Measures single queries to the upstream and through each server, in turns.
 pub(super) fn measure(

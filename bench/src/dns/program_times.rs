@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::Result;
 
-use super::servers;
 use crate::{
     bpf::{self, Packet},
     guests::frames,
+    lookup,
     packets::{EXACT, WILDCARDS, exact_name, wildcard_suffix},
     rows::{Goal, Row},
     statistics::Spread,
@@ -76,7 +76,7 @@ impl Programs {
 
 fn packet(name: &str, class: u8, interface: u32) -> Packet {
     let (source, resolver) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 53));
-    let mut query = servers::query(1, name);
+    let mut query = lookup::query(1, name);
     if let Some(last) = query.last_mut() {
         *last = class;
     }

@@ -12,6 +12,8 @@ use anyhow::{Context as _, Result};
 
 use testbed::{packages, process};
 
+use crate::lookup::query;
+
 /// The redirected name, and the zone of the upstream.
 pub(super) const LOCAL: &str = "artifactory.internal.company.net";
 pub(super) const ZONE: &str = "elsewhere.example";
@@ -136,16 +138,4 @@ pub(super) fn client(server: SocketAddr) -> Result<UdpSocket> {
 fn free_port() -> Result<SocketAddr> {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("failed to bind")?;
     tcp.local_addr().context("failed to read a bound address")
-}
-
-/// A query for the A record of a name.
-pub(super) fn query(id: u16, name: &str) -> Vec<u8> {
-    let labels =
-        name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
-    id.to_be_bytes()
-        .into_iter()
-        .chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
-        .chain(labels)
-        .chain([0, 0, 1, 0, 1])
-        .collect()
 }

@@ -1,0 +1,101 @@
+//! Redirector and its peers on one site, each with a client, and their turns.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    direct::Direct,
+    dnsmasq::Dnsmasq,
+    haproxy::Haproxy,
+    netfilter::{Kind, Netfilter},
+    peer::{Peer, Routes},
+    redirector::Redirector,
+    report::{Figure, compare},
+    site::Site,
+    socket_lb::SocketLb,
+};
+use crate::{
+    rounds::alternate,
+    worker::{Batch, Operation, Worker},
+};
+
+/// As that of the measured processes.
+const PRIORITY: i32 = -15;
+
+/// Those that take part. Fields are dropped in this order.
+pub(crate) struct Lineup {
+    /// The client of each peer.
+    pub(crate) clients: Vec<Worker>,
+    pub(crate) peers: Vec<Box<dyn Peer>>,
+    pub(crate) site: Site,
+}
+
+impl Lineup {
+    /// Starts redirector and every peer, for at most so many routes, all on `core`.
+    pub(crate) fn new(binary: &Path, routes: u32, core: usize) -> Result<Self> {
+        // Other work interrupts the peers and their commands less. Optional.
+        let _ = rustix::process::setpriority_process(None, PRIORITY);
+        let site = Site::new(core)?;
+        let mut peers: Vec<Box<dyn Peer>> = vec![
+            Box::new(Redirector::new(&site, binary, routes)?),
+            Box::new(Direct::bare(&site)?),
+            Box::new(Direct::empty(&site)?),
+            Box::new(SocketLb::new(&site)?),
+        ];
+        for kind in Kind::ALL {
+            let netfilter = Netfilter::new(&site, kind)?;
+            if netfilter.is_supported()? {
+                peers.push(Box::new(netfilter));
+            } else {
+                eprintln!("this kernel has no {}", netfilter.label());
+            }
+        }
+        peers.push(Box::new(Haproxy::new(&site)?));
+        peers.push(Box::new(Dnsmasq::new(&site)?));
+        let clients =
+            peers.iter().map(|peer| Worker::client(peer.sandbox(), core)).collect::<Result<_>>()?;
+        Ok(Self { clients, peers, site })
+    }
+
+    /// Loads the same routes everywhere.
+    pub(crate) fn load(&mut self, routes: Routes) -> Result<()> {
+        self.peers.iter_mut().try_for_each(|peer| peer.load(routes))
+    }
+
+    /// The positions of some peers.
+    pub(crate) fn select(&self, wanted: impl Fn(&dyn Peer) -> bool) -> Vec<usize> {
+        (0..self.peers.len()).filter(|which| wanted(&*self.peers[*which])).collect()
+    }
+
+    /// The figures of batches of the chosen peers in turns, each a multiple of the nanoseconds of
+    /// one operation.
+    pub(crate) fn turns(
+        &mut self,
+        (measure, unit, factor): (&str, &str, f64),
+        (operation, count): (Operation, u32),
+        chosen: &[usize],
+        limit: (usize, Duration),
+    ) -> Result<Vec<Figure>> {
+        let batches = chosen
+            .iter()
+            .map(|which| batch(&*self.peers[*which], operation, count))
+            .collect::<Result<Vec<_>>>()?;
+        let turns = alternate(chosen.len(), limit, |which| {
+            self.clients[chosen[which]].run(batches[which])
+        })?;
+        let mut values = turns.into_times();
+        values.iter_mut().flatten().for_each(|value| *value *= factor);
+        let labels: Vec<_> = chosen.iter().map(|which| self.peers[*which].label()).collect();
+        Ok(compare(measure, unit, &labels, &values))
+    }
+}
+
+fn batch(peer: &dyn Peer, operation: Operation, count: u32) -> Result<Batch> {
+    let (target, spread) = match (operation, peer.resolver()) {
+        (Operation::LookUp, Some(resolver)) => (resolver, peer.spread()),
+        _ if peer.spread() == 1 => (peer.target(0)?, 1),
+        _ => (peer.first_target(), peer.spread()),
+    };
+    Ok(Batch { operation, count, target, spread })
+}
