@@ -9,10 +9,11 @@ use testbed::{packages, process};
 use crate::{
     clock,
     comparison::publish,
+    lookup::name,
     options::{Options, last_core},
     peers::{
         lineup::Lineup,
-        peer::{BACKENDS, Peer, Routes, name},
+        peer::{BACKENDS, Peer, Routes},
         report::{Figure, Report},
     },
     steady::{self, Attempt},

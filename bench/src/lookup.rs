@@ -12,6 +12,11 @@ const HEADER: usize = 12;
 /// Bytes of a record after its name, without its data.
 const RECORD: usize = 10;
 
+/// The name of a route of the benchmarks.
+pub(crate) fn name(number: u32) -> String {
+    format!("r{number}.internal.company.net")
+}
+
 /// A query for the A record of a name.
 pub(crate) fn query(id: u16, name: &str) -> Vec<u8> {
     let labels =

@@ -21,7 +21,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use testbed::{Sandbox, binaries};
 
-use crate::{clock, lookup, peers::peer};
+use crate::{clock, lookup};
 
 /// Priority of the measured processes: other work interrupts them less. Optional.
 const NICENESS: i32 = -15;
@@ -144,7 +144,7 @@ impl Obedience {
         while Instant::now() < deadline {
             let began = clock::now_us();
             if let Some((resolver, route)) = self.lookup {
-                let found = lookup::addresses(resolver, &peer::name(route), LOOKUP_LIMIT)?;
+                let found = lookup::addresses(resolver, &lookup::name(route), LOOKUP_LIMIT)?;
                 target.set_ip(*found.first().context("the name has no address")?);
             }
             if which(&target)? == self.octet {
@@ -320,7 +320,8 @@ fn look_up(batch: &Batch, seed: &mut u32) -> Result<u128> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("bind")?;
     socket.connect(batch.target).context("connect")?;
     socket.set_read_timeout(Some(LOOKUP_LIMIT)).context("setsockopt")?;
-    let names: Vec<_> = (0..batch.count).map(|_| peer::name(random(seed, batch.spread))).collect();
+    let names: Vec<_> =
+        (0..batch.count).map(|_| lookup::name(random(seed, batch.spread))).collect();
     let started = Instant::now();
     for name in &names {
         let found = lookup::ask(&socket, name)?;

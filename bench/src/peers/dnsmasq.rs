@@ -13,10 +13,13 @@ use rustix::process::Signal;
 use testbed::{Executor, Sandbox, packages, service::Service};
 
 use super::{
-    peer::{BACKENDS, Peer, Routes, name},
+    peer::{BACKENDS, Peer, Routes},
     site::Site,
 };
-use crate::{lookup, worker};
+use crate::{
+    lookup::{self, name},
+    worker,
+};
 
 const RESOLVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53);
 /// Longest time until it answers for the last name.

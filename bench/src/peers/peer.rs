@@ -34,11 +34,6 @@ pub(crate) fn vip(number: u32) -> Ipv4Addr {
     (FIRST_VIP.to_bits() + number).into()
 }
 
-/// The name of a route.
-pub(crate) fn name(number: u32) -> String {
-    format!("r{number}.internal.company.net")
-}
-
 /// One way for a client to reach the load balancer.
 pub(crate) trait Peer {
     /// As in the tables.

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use testbed::{Agent, AgentOptions, Executor, Sandbox, process, topology::DNS_ADDRESS};
 
 use super::{
-    peer::{FIRST_VIP, Peer, Routes, name},
+    peer::{FIRST_VIP, Peer, Routes},
     site::Site,
 };
+use crate::lookup::name;
 
 /// Longest time of a command: importing a full pool creates 65,534 leases, which takes a debug
 /// build a minute.
