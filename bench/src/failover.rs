@@ -181,7 +181,7 @@ fn nft(lineup: &Lineup, script: &str) -> Result<()> {
 
 fn outcome(attempts: &[Attempt], died: u64) -> Outcome {
     let after = || attempts.iter().filter(|attempt| attempt.at_us >= died);
-    let last = after().filter(|attempt| attempt.failed() || attempt.delayed()).last();
+    let last = after().rfind(|attempt| attempt.failed() || attempt.delayed());
     Outcome {
         last: last.map_or(0.0, |attempt| (attempt.at_us - died) as f64 / 1e6),
         failed: after().filter(|attempt| attempt.failed()).count(),
