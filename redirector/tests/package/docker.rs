@@ -4,9 +4,6 @@ use testbed::topology::INTERNAL_NAME;
 
 use crate::machine::{Machine, package};
 
-/// Where Docker's containers, builds and daemon are, below one parent.
-const ATTACH: &str = "\n[attach]\ncgroups = [\"system.slice\"]\ninterfaces = [\"auto\"]\n";
-
 /// As docs/executor-vms.md states.
 #[test]
 fn every_layout_of_docker_is_redirected() {
@@ -24,18 +21,27 @@ fn every_layout_of_docker_is_redirected() {
     let image = format!("{INTERNAL_NAME}/team/job:1.0");
     machine.ok(&format!("docker tag job {image} && docker push {image}"));
     machine.ok(&format!("docker rmi job {image} && docker pull {image}"));
-    let parents = machine.ok("redirector status -o json");
-    assert!(parents.contains("/sys/fs/cgroup/system.slice\""), "{parents}");
+    // The test bed's node has pods, too.
+    assert_eq!(attached(machine), ["kubepods", "system.slice"]);
+}
+
+/// Where the programs are attached.
+fn attached(machine: &Machine) -> Vec<String> {
+    let status = machine.ok("redirector status -o json");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let attachments = status["datapath"]["attachments"].as_array().unwrap();
+    let cgroups = attachments.iter().map(|at| at["cgroup"].as_str().unwrap());
+    let mut names: Vec<_> =
+        cgroups.map(|path| path.trim_start_matches("/sys/fs/cgroup/").to_owned()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The package, Docker, and an image with a shell.
 fn install(machine: &Machine) {
-    let routes = testbed::agent::documented_config().unwrap();
-    let (before, rest) = routes.split_once("\n[attach]\n").unwrap();
-    let (_, rest) = rest.split_once("\n[pool]\n").unwrap();
     machine.ok("mkdir --parents /etc/redirector /etc/docker");
-    let config = format!("{before}{ATTACH}\n[pool]\n{rest}");
-    machine.write("/etc/redirector/redirector.toml", &config);
+    let routes = testbed::agent::documented_config().unwrap();
+    machine.write("/etc/redirector/redirector.toml", &routes);
     assert!(machine.install(&package()).status.success());
     machine.assert_active();
     // Root may lack CAP_SYS_RESOURCE, which Docker's own limits need.

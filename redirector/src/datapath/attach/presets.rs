@@ -19,10 +19,12 @@ const fn own(cgroup: &'static str) -> Place {
 }
 
 /// With systemd, containers are `docker-ID.scope` and steps of builds `system.slice:docker:ID`,
-/// side by side with all services. `docker pull` and push connect from `docker.service`.
+/// side by side with all services. `docker pull` and push connect from `docker.service`. Its socket
+/// is there before the agent starts at boot, so the place never changes.
 const DOCKER_OF_SYSTEMD: Place = Place {
     cgroup: "system.slice",
     shown_by: &[
+        "system.slice/docker.socket",
         "system.slice/docker.service",
         "system.slice/docker-*.scope",
         "system.slice/system.slice:docker:*",
@@ -188,7 +190,7 @@ mod tests {
     fn on_a_docker_machine_all_services_are_covered_and_stay_so() {
         let services = ["system.slice/cron.service", "user.slice/user-0.slice"];
         assert_eq!(decide(&services, &[]), []);
-        for job in ["docker.service", "docker-1.scope", "system.slice:docker:1"] {
+        for job in ["docker.socket", "docker.service", "docker-1.scope", "system.slice:docker:1"] {
             let job = format!("system.slice/{job}");
             let found = decide(&[&job, services[0]], &[]);
             assert_eq!(
