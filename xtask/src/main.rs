@@ -8,6 +8,7 @@ mod build_ebpf;
 mod cross;
 mod deb;
 mod demo;
+mod executor_vm;
 mod flags;
 mod fuzz;
 mod image;
@@ -64,6 +65,8 @@ enum Verb {
     Vm(vm::Args),
     /// Test the chart and the agent on a real Kubernetes, built from Debian's source once
     Kube(kube::Args),
+    /// Test the package on a machine with systemd and Docker, in emulation
+    ExecutorVm(executor_vm::Args),
     /// Run clients under load while everything goes wrong, and hold them against the contract
     Soak(soak::Args),
     /// Run every check and test
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args).map(|()| true),
         Verb::Vm(args) => vm::run(&args),
         Verb::Kube(args) => kube::run(&args),
+        Verb::ExecutorVm(args) => executor_vm::run(&args),
         Verb::Soak(args) => soak::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args).map(|()| true),

@@ -1,8 +1,8 @@
 //! Docker under systemd: every way in which a job, a build or dockerd itself connects.
 
-use testbed::topology::INTERNAL_NAME;
+use testbed::{debian_package::package, topology::INTERNAL_NAME};
 
-use crate::machine::{Machine, package};
+use crate::machine::Machine;
 
 /// As docs/executor-vms.md states.
 #[test]
@@ -42,7 +42,7 @@ fn install(machine: &Machine) {
     machine.ok("mkdir --parents /etc/redirector /etc/docker");
     let routes = testbed::agent::documented_config().unwrap();
     machine.write("/etc/redirector/redirector.toml", &routes);
-    assert!(machine.install(&package()).status.success());
+    assert!(machine.install(&package().unwrap()).status.success());
     machine.assert_active();
     // Root may lack CAP_SYS_RESOURCE, which Docker's own limits need.
     let files: u64 = machine.ok("ulimit -Hn").parse().unwrap_or(1 << 20);

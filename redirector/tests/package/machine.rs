@@ -134,27 +134,3 @@ impl Machine {
         LoadProcess::start(self.executor.sandbox(), &options).unwrap()
     }
 }
-
-/// The package that `cargo xtask deb` made.
-pub(crate) fn package() -> PathBuf {
-    let package = workspace::debian_package();
-    assert!(package.is_file(), "{} is missing: run `cargo xtask deb`", package.display());
-    package
-}
-
-/// The same package with a later version, in `folder`.
-pub(crate) fn later_package(folder: &Path) -> PathBuf {
-    let (tree, later) = (folder.join("tree"), folder.join("later.deb"));
-    let run = |arguments: &[&Path]| {
-        let done = Command::new("dpkg-deb").args(arguments).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    };
-    run(&["--raw-extract".as_ref(), &package(), &tree]);
-    let control = tree.join("DEBIAN/control");
-    let text = fs::read_to_string(&control).unwrap();
-    let is_version = |line: &&str| line.starts_with("Version: ");
-    let version = text.lines().find(is_version).unwrap();
-    fs::write(&control, text.replace(version, &format!("{version}.1"))).unwrap();
-    run(&["--build".as_ref(), "-Zgzip".as_ref(), "-z1".as_ref(), &tree, &later]);
-    later
-}

@@ -6,8 +6,12 @@ mod machine;
 
 use std::{thread, time::Duration};
 
-use machine::{Machine, later_package, package};
-use testbed::{process::until, topology::INTERNAL_NAME};
+use machine::Machine;
+use testbed::{
+    debian_package::{later_package, package},
+    process::until,
+    topology::INTERNAL_NAME,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const CONFIG: &str = "/etc/redirector/redirector.toml";
@@ -47,7 +51,7 @@ fn takes_its_routes_from_user_data(machine: &Machine) {
     machine.write("/root/user-data", &std::fs::read_to_string(shipped).unwrap());
     machine.ok("cloud-init schema --config-file /root/user-data");
     machine.ok("cloud-init --file /root/user-data single --name write_files --frequency always");
-    let installed = machine.install(&package());
+    let installed = machine.install(&package().unwrap());
     assert!(installed.status.success(), "{}", installed.text());
     machine.assert_active();
     assert!(machine.ok("redirector route list").contains(INTERNAL_NAME));
@@ -57,7 +61,7 @@ fn takes_its_routes_from_user_data(machine: &Machine) {
 fn starts_only_with_a_valid_configuration(machine: &Machine) {
     machine.ok("mkdir /etc/redirector");
     machine.write(CONFIG, "[attach]\ncgroup = 1\n");
-    let installed = machine.install(&package());
+    let installed = machine.install(&package().unwrap());
     assert!(installed.status.success(), "{}", installed.text());
     for line in ["redirector.toml:2", "redirector: not started"] {
         assert!(installed.stderr.contains(line), "no `{line}` in:\n{}", installed.text());
@@ -67,7 +71,7 @@ fn starts_only_with_a_valid_configuration(machine: &Machine) {
     machine.ok("dpkg --purge redirector");
 
     // The configuration of the package has no route.
-    let installed = machine.install(&package());
+    let installed = machine.install(&package().unwrap());
     assert!(installed.status.success(), "{}", installed.text());
     machine.assert_active();
     assert!(!machine.ok("redirector route list").contains("company.net"));
@@ -112,7 +116,7 @@ fn reloads(machine: &Machine) {
 
 fn upgrades_under_load(machine: &Machine) {
     let folder = tempfile::tempdir().unwrap();
-    let later = later_package(folder.path());
+    let later = later_package(folder.path()).unwrap();
     let (vip, agent) = (machine.vip(INTERNAL_NAME), machine.unit("MainPID"));
     let load = machine.load(&vip, 20.0);
     let upgraded = machine.install(&later);
@@ -131,7 +135,7 @@ fn upgrades_under_load(machine: &Machine) {
 fn keeps_the_old_agent_if_the_configuration_is_wrong(machine: &Machine) {
     let agent = machine.unit("MainPID");
     machine.write(CONFIG, "[attach]\ncgroup = 1\n");
-    let installed = machine.install(&package());
+    let installed = machine.install(&package().unwrap());
     assert!(installed.stderr.contains("the agent before this version keeps running"));
     assert_eq!(machine.unit("MainPID"), agent);
     machine.write(CONFIG, &routes());
@@ -148,7 +152,7 @@ fn leaves_nothing(machine: &Machine) {
     assert_eq!(leftovers(machine), "");
 
     // Purged while it runs.
-    assert!(machine.install(&package()).status.success());
+    assert!(machine.install(&package().unwrap()).status.success());
     machine.assert_active();
     machine.ok("dpkg --purge redirector");
     assert_eq!(leftovers(machine), "");

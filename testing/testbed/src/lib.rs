@@ -26,6 +26,7 @@ pub mod client_programs;
 pub mod clients;
 pub mod cpio;
 pub mod customer;
+pub mod debian_package;
 pub mod executor;
 pub mod foreign_filter;
 pub mod foreign_program;

@@ -89,6 +89,8 @@ const OWN: &[Package] = &[
     program(Group::Tests, "bpftool", "bpftool"),
     program(Group::Machines, "qemu-system-x86", "qemu-system-x86_64"),
     program(Group::Machines, "qemu-system-arm", "qemu-system-aarch64"),
+    // Makes the disk of the machine with systemd and Docker.
+    program(Group::Machines, "e2fsprogs", "mkfs.ext4"),
     // A linker for the other architecture; its standard library is in
     // the cache (`vm::cross`).
     program(Group::Machines, "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),

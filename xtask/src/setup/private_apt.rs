@@ -37,10 +37,7 @@ impl Apt {
             fs::create_dir_all(state.join(folder))
                 .with_context(|| format!("failed to create {}", state.join(folder).display()))?;
         }
-        let sites = sites()?;
-        let sources: Vec<_> =
-            suites.iter().map(|suite| source(&sites, suite)).collect::<anyhow::Result<_>>()?;
-        fs::write(state.join("sources.list"), sources.concat())
+        fs::write(state.join("sources.list"), sources(suites)?)
             .context("failed to write a list of sources")?;
         let at = |key: &str, name: &str| format!("{key}={}", state.join(name).display());
         let mut options =
@@ -122,6 +119,12 @@ fn codename(release: &str) -> anyhow::Result<String> {
             id.unwrap_or("missing")
         ),
     }
+}
+
+/// A list of sources with these suites of Debian, from the machine's mirror.
+pub(crate) fn sources(suites: &[String]) -> anyhow::Result<String> {
+    let sites = sites()?;
+    suites.iter().map(|suite| source(&sites, suite)).collect()
 }
 
 /// The URLs of the machine's package sources, one a line.

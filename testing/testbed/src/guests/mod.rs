@@ -36,3 +36,4 @@ pub use podman::PodmanContainer;
 pub use rootless_guest::{Carrier, RootlessGuest};
 pub use rootless_podman::RootlessPodman;
 pub use rootless_user::RootlessUser;
+pub use serial_shell::SerialShell;

@@ -22,13 +22,13 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// The shell, for one command at a time.
 #[derive(Debug)]
-pub(super) struct SerialShell {
+pub struct SerialShell {
     line: Mutex<BufReader<UnixStream>>,
 }
 
 impl SerialShell {
     /// Connects to qemu's end of the line.
-    pub(super) fn connect(path: &Path) -> Result<Self> {
+    pub fn connect(path: &Path) -> Result<Self> {
         let stream = UnixStream::connect(path)
             .with_context(|| format!("failed to connect to {}", path.display()))?;
         stream.set_read_timeout(Some(TICK)).context("failed to set a time-out")?;
@@ -36,12 +36,12 @@ impl SerialShell {
     }
 
     /// Waits until the shell takes commands.
-    pub(super) fn wait_ready(&self, limit: Duration) -> Result<()> {
+    pub fn wait_ready(&self, limit: Duration) -> Result<()> {
         self.read_until(Instant::now() + limit, |line| line == READY).map(drop)
     }
 
     /// Runs a command; its standard error comes with its output.
-    pub(super) fn run(&self, command: &str, limit: Duration) -> Result<Finished> {
+    pub fn run(&self, command: &str, limit: Duration) -> Result<Finished> {
         ensure!(!command.contains('\n'), "a command for a serial line has one line");
         let started = Instant::now();
         self.line
