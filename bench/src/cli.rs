@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::{agent, bulk, connect, dns, failover, guests, options::Options, packets, scale};
+use crate::{
+    agent, bulk, connect, dns, failover, guests, memory, options::Options, packets, scale,
+    throughput, upgrade,
+};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,6 +32,12 @@ pub enum What {
     Scale(Options),
     /// What clients notice when an address dies, with redirector and with peers
     Failover(Options),
+    /// What clients lose in an upgrade, a crash and a flood, with redirector and with peers
+    Upgrade(Options),
+    /// Memory for open connections and for routes, with redirector and with peers
+    Memory(Options),
+    /// The rate of long transfers and their processor time, with redirector and with peers
+    Throughput(Options),
 }
 
 impl Args {
@@ -37,9 +46,12 @@ impl Args {
     pub fn wants_build(&self) -> bool {
         match &self.what {
             What::Connect(options) => options.common.binary.is_none(),
-            What::Agent(options) | What::Scale(options) | What::Failover(options) => {
-                options.binary.is_none()
-            }
+            What::Agent(options)
+            | What::Scale(options)
+            | What::Failover(options)
+            | What::Upgrade(options)
+            | What::Memory(options)
+            | What::Throughput(options) => options.binary.is_none(),
             What::Bulk(options) => options.common.binary.is_none(),
             What::Dns(_) | What::Guests(_) => false,
         }
@@ -72,5 +84,8 @@ pub fn run(args: &Args) -> Result<()> {
         What::Guests(options) => guests::run(options),
         What::Scale(options) => scale::run(options),
         What::Failover(options) => failover::run(options),
+        What::Upgrade(options) => upgrade::run(options),
+        What::Memory(options) => memory::run(options),
+        What::Throughput(options) => throughput::run(options),
     }
 }

@@ -15,6 +15,7 @@ pub mod failover;
 pub mod guests;
 mod host;
 mod lookup;
+pub mod memory;
 mod options;
 pub mod packets;
 pub mod peers;
@@ -25,6 +26,8 @@ pub mod scale;
 mod statistics;
 pub mod steady;
 pub mod targets;
+pub mod throughput;
+pub mod upgrade;
 pub mod worker;
 
 pub use self::options::Options;

@@ -10,9 +10,9 @@ use crate::{
     comparison::publish,
     options::{Options, last_core},
     peers::{
-        lineup::Lineup,
+        lineup::{Lineup, Measure},
         peer::{BACKENDS, Routes},
-        report::{Figure, Report},
+        report::{Figure, Report, routes},
     },
     worker::{Obedience, Operation},
 };
@@ -73,19 +73,17 @@ impl Session<'_> {
     }
 
     fn named(&self, measure: &str) -> String {
-        let routes = if self.count == 1 { "1 route".into() } else { thousands(self.count) };
-        format!("{measure}; {routes}")
+        format!("{measure}; {}", routes(self.count))
     }
 
     fn loads(&mut self) -> Result<Vec<Figure>> {
         let measure = self.named("time to load all routes");
-        let routes = Routes::single(self.count);
         let mut figures = Vec::new();
         for peer in self.lineup.peers.iter_mut().filter(|peer| peer.has_routes()) {
             let mut times = Vec::new();
             for _ in 0..self.effort.loads {
                 let began = Instant::now();
-                peer.load(routes)?;
+                peer.load(Routes::single(self.count))?;
                 times.push(began.elapsed().as_secs_f64() * 1e3);
             }
             figures.push(Figure::new(&measure, peer.label(), "ms", times));
@@ -113,7 +111,8 @@ impl Session<'_> {
     ) -> Result<Vec<Figure>> {
         let count = if self.count < MANY { 40 } else { 10 };
         let limit = (self.effort.rounds, Duration::from_secs_f64(self.effort.seconds));
-        self.lineup.turns((measure, "µs", 1e-3), (operation, count), chosen, limit)
+        let measure = Measure::less_is_better(measure, "µs", |nanoseconds| nanoseconds / 1e3);
+        self.lineup.turns(&[measure], (operation, count), chosen, limit)
     }
 
     /// From the start of a change of the last route until the first connect that obeys it.
@@ -140,14 +139,5 @@ impl Session<'_> {
             figures.push(Figure::new(&measure, peer.label(), "ms", times));
         }
         Ok(figures)
-    }
-}
-
-/// A number of routes, with a separator.
-fn thousands(count: u32) -> String {
-    if count < 1000 {
-        format!("{count} routes")
-    } else {
-        format!("{},{:03} routes", count / 1000, count % 1000)
     }
 }

@@ -17,6 +17,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept, bind, connect,
     getpeername, getsockname, listen, recv, send, sendto, shutdown, socket_with,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use testbed::{Sandbox, binaries};
@@ -50,13 +51,16 @@ pub(crate) enum Operation {
 }
 
 /// Bytes of a block.
-const BLOCK: usize = 64 << 10;
+pub(crate) const BLOCK: usize = 64 << 10;
 
 /// The first byte of a connection that carries blocks; a download's is followed by their number.
 const UPLOAD: u8 = b'u';
 const DOWNLOAD: u8 = b'd';
 /// The first byte of a connection that is answered with the last octet of the server's address.
 pub(crate) const WHICH: u8 = b'w';
+/// The first byte of a connection that is answered and stays open; and of one that ends them all.
+const HOLD: u8 = b'h';
+const RELEASE: u8 = b'r';
 
 /// The port that routing prohibits, for [`Operation::TcpProhibited`].
 pub(crate) const PROHIBITED: u16 = 9;
@@ -164,6 +168,64 @@ impl fmt::Display for Obedience {
     }
 }
 
+/// What to do with connections that stay open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Open(u32, SocketAddrV4),
+    Count,
+    Close(SocketAddrV4),
+}
+
+impl Held {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        Some(match words.next()? {
+            "open" => Self::Open(words.next()?.parse().ok()?, words.next()?.parse().ok()?),
+            "count" => Self::Count,
+            "close" => Self::Close(words.next()?.parse().ok()?),
+            _ => return None,
+        })
+    }
+
+    /// The number of connections that are open afterwards.
+    fn perform(self, held: &mut Vec<OwnedFd>) -> Result<usize> {
+        match self {
+            Self::Open(count, target) => {
+                for _ in 0..count {
+                    let socket = new_socket(SocketType::STREAM)?;
+                    connect(&socket, &target).context("connect")?;
+                    ask(&socket, HOLD)?;
+                    held.push(socket);
+                }
+                Ok(held.len())
+            }
+            Self::Count => Ok(held.iter().filter(|socket| is_open(socket)).count()),
+            Self::Close(target) => {
+                held.clear();
+                let socket = new_socket(SocketType::STREAM)?;
+                connect(&socket, &target).context("connect")?;
+                ask(&socket, RELEASE)?;
+                Ok(0)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(count, target) => write!(f, "open {count} {target}"),
+            Self::Count => f.write_str("count"),
+            Self::Close(target) => write!(f, "close {target}"),
+        }
+    }
+}
+
+/// Whether the other side has not ended the connection.
+fn is_open(socket: &OwnedFd) -> bool {
+    recv(socket, &mut [0], RecvFlags::DONTWAIT) == Err(rustix::io::Errno::AGAIN)
+}
+
 /// Longest time of a look-up.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -209,6 +271,27 @@ impl Worker {
         Ok(total as f64 / f64::from(batch.count))
     }
 
+    /// Opens connections, which stay open until [`Worker::release`].
+    pub(crate) fn hold(&mut self, count: u32, target: SocketAddrV4) -> Result<()> {
+        self.held(Held::Open(count, target)).map(drop)
+    }
+
+    /// How many of the held connections are still open.
+    pub(crate) fn alive(&mut self) -> Result<u32> {
+        self.held(Held::Count)
+    }
+
+    /// Closes the held connections.
+    pub(crate) fn release(&mut self, target: SocketAddrV4) -> Result<()> {
+        self.held(Held::Close(target)).map(drop)
+    }
+
+    fn held(&mut self, command: Held) -> Result<u32> {
+        writeln!(self.stdin, "{command}").context("failed to send a command to a client")?;
+        let answer = self.line()?;
+        answer.parse().map_err(|_| anyhow::anyhow!("a client failed at `{command}`: {answer}"))
+    }
+
     /// Lets the client connect until the server that answers has the address `wanted.octet`; then
     /// [`Worker::obeyed`] returns.
     pub(crate) fn begin(&mut self, wanted: Obedience) -> Result<()> {
@@ -252,10 +335,14 @@ pub(crate) fn pin(command: &mut Command, core: usize) {
 /// `redirector-bench measure`: answers each batch with its duration in nanoseconds.
 pub fn measure() -> Result<()> {
     let mut seed = 0x9e37_79b9_u32;
+    let mut held = Vec::new();
+    allow_descriptors()?;
     for line in std::io::stdin().lines() {
         let line = line.context("failed to read a command")?;
         let answer = if let Some(wanted) = Obedience::parse(&line) {
             wanted.wait().map(|began| began.to_string())
+        } else if let Some(command) = Held::parse(&line) {
+            command.perform(&mut held).map(|open| open.to_string())
         } else {
             let batch = Batch::parse(&line).with_context(|| format!("not a batch: {line}"))?;
             perform(&batch, &mut seed).map(|nanoseconds| nanoseconds.to_string())
@@ -341,11 +428,23 @@ fn which(target: &SocketAddrV4) -> Result<u8> {
         SocketAddr::try_from(peer) == Ok((*target).into()),
         "getpeername does not return {target}"
     );
-    send(&socket, &[WHICH], SendFlags::NOSIGNAL).context("send")?;
-    let mut octet = [0];
-    let (length, _) = recv(&socket, &mut octet, RecvFlags::empty()).context("recv")?;
+    ask(&socket, WHICH)
+}
+
+/// Sends a byte; returns the server's.
+fn ask(socket: &OwnedFd, byte: u8) -> Result<u8> {
+    send(socket, &[byte], SendFlags::NOSIGNAL).context("send")?;
+    let mut answer = [0];
+    let (length, _) = recv(socket, &mut answer, RecvFlags::empty()).context("recv")?;
     ensure!(length == 1, "the server closed the connection");
-    Ok(octet[0])
+    Ok(answer[0])
+}
+
+/// Allows as many descriptors as this process may have.
+fn allow_descriptors() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("failed to allow more descriptors")
 }
 
 fn connect_udp(socket: i32, target: SocketAddrV4) -> Result<()> {
@@ -440,7 +539,9 @@ pub fn serve() -> Result<()> {
     else {
         bail!("the listener has no IPv4 address");
     };
+    allow_descriptors()?;
     println!("{}", address.port());
+    let mut held = Vec::new();
     loop {
         let connection = accept(&listener).context("failed to accept")?;
         let mut byte = [0];
@@ -448,6 +549,14 @@ pub fn serve() -> Result<()> {
         match recv(&connection, &mut byte, RecvFlags::empty()) {
             Ok(_) if matches!(byte, [UPLOAD | DOWNLOAD]) => {
                 let _ = serve_transfer(&connection, byte[0]);
+            }
+            Ok(_) if byte == [HOLD] => {
+                let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
+                held.push(connection);
+            }
+            Ok(_) if byte == [RELEASE] => {
+                held.clear();
+                let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
             }
             Ok(_) if byte == [WHICH] => {
                 let _ = send(&connection, &[own_octet(&connection)?], SendFlags::NOSIGNAL);
@@ -471,6 +580,14 @@ fn own_octet(connection: &OwnedFd) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_printed_command_for_held_connections_parses_to_itself() {
+        let target = "198.18.0.1:443".parse().unwrap();
+        for command in [Held::Open(7, target), Held::Count, Held::Close(target)] {
+            assert_eq!(Held::parse(&command.to_string()), Some(command));
+        }
+    }
 
     #[test]
     fn a_printed_wait_for_a_change_parses_to_itself() {

@@ -231,3 +231,49 @@ fn a_quick_run_kills_an_address_of_every_peer() {
         assert_eq!(failed.count(), 2, "{report:?}");
     }
 }
+
+#[test]
+fn a_quick_run_upgrades_kills_and_floods_every_peer() {
+    let report = bench::upgrade::measure(&quick()).unwrap();
+    assert_eq!(report.measures().len(), 9, "{report:?}");
+    for event in ["upgrade", "flood by a tenant"] {
+        let measure = format!("{event}: the slowest one");
+        assert_eq!(peers(&report, &measure), (with_routes(), true), "{report:?}");
+    }
+    let with_processes = vec!["redirector", "HAProxy", "DNS only (dnsmasq)"];
+    assert_eq!(peers(&report, "crash: the slowest one"), (with_processes, true), "{report:?}");
+    let cut: Vec<f64> =
+        report.of("crash: open connections cut, of 5").map(|figure| figure.value.median).collect();
+    assert_eq!(cut, [0.0, 5.0, 0.0], "only a proxy's end cuts its connections: {report:?}");
+}
+
+#[test]
+fn a_quick_run_measures_the_memory_of_every_peer() {
+    let report = bench::memory::measure(&quick()).unwrap();
+    let conntrack: Vec<f64> = report
+        .of("conntrack entries for 10,000 open connections")
+        .filter(|figure| figure.peer != "iptables-legacy")
+        .map(|figure| figure.value.median)
+        .collect();
+    // Redirector, bare, empty programs, the stand-in; two of nftables and iptables-nft; HAProxy.
+    assert_eq!(conntrack, [0.0, 0.0, 0.0, 0.0, 10_000.0, 10_000.0, 10_000.0, 0.0], "{report:?}");
+    for routes in ["1 route", "200 routes"] {
+        let resident = format!("resident memory of its processes; {routes}");
+        let with_processes = vec!["redirector", "HAProxy", "DNS only (dnsmasq)"];
+        assert_eq!(peers(&report, &resident), (with_processes, true), "{report:?}");
+        let maps = format!("memory of its eBPF maps; {routes}");
+        let with_maps = vec!["redirector", "socket LB stand-in"];
+        assert_eq!(peers(&report, &maps), (with_maps, true), "{report:?}");
+    }
+}
+
+#[test]
+fn a_quick_run_transfers_through_every_peer() {
+    let report = bench::throughput::measure(&quick()).unwrap();
+    assert_eq!(report.measures().len(), 4, "{report:?}");
+    for measure in report.measures() {
+        let (transferring, measured) = peers(&report, measure);
+        assert_eq!((transferring.len(), measured), (with_routes().len() + 1, true), "{report:?}");
+    }
+    assert!(report.of("transfer up, all ends on one core").all(|figure| figure.more_is_better));
+}

@@ -5,6 +5,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
+    thread,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use rustix::process::Signal;
 use testbed::{Executor, Sandbox, packages, service::Service};
 
 use super::{
-    peer::{BACKENDS, Peer, Routes},
+    peer::{BACKENDS, Peer, RESTART_DELAY, Routes},
     site::Site,
 };
 use crate::{
@@ -129,5 +130,23 @@ impl Peer for Dnsmasq {
         *route = vec![backend];
         self.write_hosts()?;
         self.service.as_ref().context("dnsmasq does not run")?.signal(Signal::HUP)
+    }
+
+    /// It is restarted.
+    fn upgrade(&mut self) -> Result<()> {
+        self.service.as_mut().context("dnsmasq does not run")?.terminate(START)?;
+        self.service = Some(self.start()?);
+        Ok(())
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.service.as_mut().context("dnsmasq does not run")?.kill()?;
+        thread::sleep(RESTART_DELAY);
+        self.service = Some(self.start()?);
+        Ok(())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.service.iter().map(Service::pid).collect()
     }
 }

@@ -7,6 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
+    thread,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use testbed::{Executor, Sandbox, packages, service::Service};
 
 use super::{
-    peer::{Peer, Routes},
+    peer::{Peer, RESTART_DELAY, Routes},
     site::Site,
 };
 use crate::worker;
@@ -30,8 +31,9 @@ pub(crate) struct Haproxy {
     port: u16,
     core: usize,
     routes: u32,
-    /// Dropped before its files.
     service: Option<Service>,
+    /// After an upgrade, it serves its open connections until they end.
+    old: Option<Service>,
     executor: Executor,
 }
 
@@ -39,7 +41,7 @@ impl Haproxy {
     /// A client without a proxy yet.
     pub(crate) fn new(site: &Site) -> Result<Self> {
         let executor = site.executor("haproxy")?;
-        Ok(Self { port: site.port, core: site.core, routes: 0, service: None, executor })
+        Ok(Self { port: site.port, core: site.core, routes: 0, service: None, old: None, executor })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -75,10 +77,16 @@ impl Haproxy {
         )
     }
 
-    fn start(&self) -> Result<Service> {
+    /// Starts a process that replaces another one, if there is one, without losses: it gets the
+    /// listening sockets from the other one.
+    fn start(&self, replaced: Option<u32>) -> Result<Service> {
         let sandbox = self.executor.outside();
         let mut command = sandbox.command(packages::path_of("haproxy")?);
         command.arg("-db").arg("-f").arg(self.file("haproxy.cfg"));
+        if let Some(replaced) = replaced {
+            command.arg("-x").arg(self.file("haproxy.sock"));
+            command.arg("-sf").arg(replaced.to_string());
+        }
         worker::pin(&mut command, self.core);
         let mut service = Service::start("haproxy", &self.file("haproxy.log"), command)?;
         service.wait_ready(START, || {
@@ -128,7 +136,7 @@ impl Peer for Haproxy {
             fs::write(&path, text)
                 .with_context(|| format!("failed to write {}", path.display()))?;
         }
-        self.service = Some(self.start()?);
+        self.service = Some(self.start(None)?);
         Ok(())
     }
 
@@ -149,5 +157,23 @@ impl Peer for Haproxy {
         let answer = self.command(&format!("set map {} {key} {backend}", map.display()))?;
         ensure!(answer.trim().is_empty(), "HAProxy did not change its map: {answer}");
         Ok(())
+    }
+
+    fn upgrade(&mut self) -> Result<()> {
+        let replaced = self.pids().first().copied();
+        let new = self.start(replaced)?;
+        self.old = self.service.replace(new);
+        Ok(())
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.service.as_mut().context("HAProxy does not run")?.kill()?;
+        thread::sleep(RESTART_DELAY);
+        self.service = Some(self.start(None)?);
+        Ok(())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.service.iter().map(Service::pid).collect()
     }
 }

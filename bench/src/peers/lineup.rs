@@ -20,6 +20,25 @@ use crate::{
     worker::{Batch, Operation, Worker},
 };
 
+/// A figure that a batch yields.
+pub(crate) struct Measure<'a> {
+    name: &'a str,
+    unit: &'a str,
+    /// From the nanoseconds of an operation.
+    convert: fn(f64) -> f64,
+    more_is_better: bool,
+}
+
+impl<'a> Measure<'a> {
+    pub(crate) fn less_is_better(name: &'a str, unit: &'a str, convert: fn(f64) -> f64) -> Self {
+        Self { name, unit, convert, more_is_better: false }
+    }
+
+    pub(crate) fn more_is_better(name: &'a str, unit: &'a str, convert: fn(f64) -> f64) -> Self {
+        Self { name, unit, convert, more_is_better: true }
+    }
+}
+
 /// As that of the measured processes.
 const PRIORITY: i32 = -15;
 
@@ -68,11 +87,10 @@ impl Lineup {
         (0..self.peers.len()).filter(|which| wanted(&*self.peers[*which])).collect()
     }
 
-    /// The figures of batches of the chosen peers in turns, each a multiple of the nanoseconds of
-    /// one operation.
+    /// The figures of batches of the chosen peers in turns.
     pub(crate) fn turns(
         &mut self,
-        (measure, unit, factor): (&str, &str, f64),
+        measures: &[Measure<'_>],
         (operation, count): (Operation, u32),
         chosen: &[usize],
         limit: (usize, Duration),
@@ -84,14 +102,22 @@ impl Lineup {
         let turns = alternate(chosen.len(), limit, |which| {
             self.clients[chosen[which]].run(batches[which])
         })?;
-        let mut values = turns.into_times();
-        values.iter_mut().flatten().for_each(|value| *value *= factor);
         let labels: Vec<_> = chosen.iter().map(|which| self.peers[*which].label()).collect();
-        Ok(compare(measure, unit, &labels, &values))
+        let figures = |measure: &Measure<'_>| {
+            let mut values = turns.clone().into_times();
+            values.iter_mut().flatten().for_each(|value| *value = (measure.convert)(*value));
+            let mut figures = compare(measure.name, measure.unit, &labels, &values);
+            for figure in &mut figures {
+                figure.more_is_better = measure.more_is_better;
+            }
+            figures
+        };
+        Ok(measures.iter().flat_map(figures).collect())
     }
 }
 
-fn batch(peer: &dyn Peer, operation: Operation, count: u32) -> Result<Batch> {
+/// A batch of a peer's client, spread over its routes.
+pub(crate) fn batch(peer: &dyn Peer, operation: Operation, count: u32) -> Result<Batch> {
     let (target, spread) = match (operation, peer.resolver()) {
         (Operation::LookUp, Some(resolver)) => (resolver, peer.spread()),
         _ if peer.spread() == 1 => (peer.target(0)?, 1),

@@ -1,5 +1,6 @@
 //! What people use instead, one file for each, behind one trait.
 
+pub(crate) mod bpf_maps;
 pub(crate) mod cgroup_programs;
 pub(crate) mod direct;
 pub(crate) mod dnsmasq;

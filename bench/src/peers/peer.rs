@@ -1,6 +1,9 @@
 //! What every peer does: hold routes from virtual addresses or names to backends, and change them.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use testbed::Sandbox;
@@ -11,6 +14,9 @@ pub(crate) const BACKENDS: [Ipv4Addr; 2] =
 
 /// The first virtual address; route `n` has the `n`th after it.
 pub(crate) const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// The delay of systemd before it starts a service again (`RestartSec`).
+pub(crate) const RESTART_DELAY: Duration = Duration::from_millis(100);
 
 /// Routes that have the same backends.
 #[derive(Clone, Copy, Debug)]
@@ -78,5 +84,26 @@ pub(crate) trait Peer {
     /// apply after the return.
     fn change(&mut self, _number: u32, _backend: Ipv4Addr) -> Result<()> {
         bail!("{} has no routes", self.label())
+    }
+
+    /// Upgrades it without losses, as its documentation advises; rules of the kernel are replaced.
+    fn upgrade(&mut self) -> Result<()> {
+        self.load(Routes::single(1))
+    }
+
+    /// Kills its processes, and starts them again as a service manager does: after
+    /// [`RESTART_DELAY`].
+    fn crash(&mut self) -> Result<()> {
+        bail!("{} has no process", self.label())
+    }
+
+    /// The processes that it consists of.
+    fn pids(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// The memory of its eBPF maps.
+    fn map_bytes(&self) -> Result<u64> {
+        Ok(0)
     }
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 use testbed::{Agent, AgentOptions, Executor, Sandbox, process, topology::DNS_ADDRESS};
 
 use super::{
-    peer::{FIRST_VIP, Peer, Routes},
+    bpf_maps,
+    peer::{FIRST_VIP, Peer, RESTART_DELAY, Routes},
     site::Site,
 };
 use crate::lookup::name;
@@ -30,7 +32,7 @@ pub(crate) struct Redirector {
     binary: PathBuf,
     files: PathBuf,
     node: Sandbox,
-    _agent: Agent,
+    agent: Agent,
     executor: Executor,
 }
 
@@ -54,7 +56,7 @@ impl Redirector {
             binary: binary.to_owned(),
             files: site.rig.files().to_owned(),
             node: site.rig.node.sandbox().clone(),
-            _agent: agent,
+            agent,
             executor,
         })
     }
@@ -120,5 +122,25 @@ impl Peer for Redirector {
     fn change(&mut self, number: u32, backend: Ipv4Addr) -> Result<()> {
         let destination = backend.to_string();
         self.run(&["route", "set", &name(number), "--destination", &destination]).map(drop)
+    }
+
+    /// The service is restarted.
+    fn upgrade(&mut self) -> Result<()> {
+        self.agent.sigterm()?;
+        self.agent.restart()
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.agent.sigkill()?;
+        thread::sleep(RESTART_DELAY);
+        self.agent.restart()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        vec![self.agent.pid()]
+    }
+
+    fn map_bytes(&self) -> Result<u64> {
+        bpf_maps::bytes_of_process(self.agent.pid())
     }
 }

@@ -79,7 +79,9 @@ pub(crate) fn compare(
     let position = |label| peers.iter().position(|peer| *peer == label);
     let ratio = |values: &[f64], base: Option<usize>| {
         let base = rounds.get(base?)?;
-        Some(Spread::of(values.iter().zip(base).map(|(value, base)| value / base).collect()))
+        let ratios: Vec<f64> = values.iter().zip(base).map(|(value, base)| value / base).collect();
+        // Nothing is a multiple of zero.
+        ratios.iter().all(|ratio| ratio.is_finite()).then(|| Spread::of(ratios))
     };
     let figure = |(peer, values): (&&str, &Vec<f64>)| Figure {
         times_bare: ratio(values, position(BARE)),
@@ -194,6 +196,15 @@ fn row(text: &mut String, figure: &Figure) {
     );
 }
 
+/// A number of routes, with a separator.
+pub(crate) fn routes(count: u32) -> String {
+    match count {
+        1 => "1 route".to_owned(),
+        _ if count < 1000 => format!("{count} routes"),
+        _ => format!("{},{:03} routes", count / 1000, count % 1000),
+    }
+}
+
 /// Three significant digits, or more of a large number.
 pub(crate) fn digits(value: f64) -> usize {
     match value {
@@ -235,6 +246,9 @@ mod tests {
         };
         assert_eq!(medians(&figures[2]), [8.0, 4.0]);
         let report = Report { figures, ..Report::default() };
+        assert_eq!(report.figures[0].times_bare.unwrap().median, 1.0);
+        let zero = compare("x", "", &peers[..2], &[vec![0.0], vec![7.0]]);
+        assert_eq!(zero[1].times_bare, None);
         let text = report.markdown("X", "x");
         assert!(text.contains("| a peer | 16.0 [8.0, 80.0] µs |"), "{text}");
         assert_eq!(report.measures(), ["x"]);

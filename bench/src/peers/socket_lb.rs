@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use testbed::{Executor, Sandbox};
 
 use super::{
+    bpf_maps,
     cgroup_programs::{self, Attached, CONNECT4, GETPEERNAME4},
     peer::{BACKENDS, FIRST_VIP, Peer, Routes, vip},
     site::Site,
@@ -35,6 +36,7 @@ pub(crate) struct SocketLb {
     routes: u32,
     services: OwnedFd,
     backends: OwnedFd,
+    reverse: OwnedFd,
     _attached: Attached,
     executor: Executor,
 }
@@ -54,8 +56,15 @@ impl SocketLb {
         let getpeername = getpeername4(reverse.as_raw_fd());
         let programs = [(CONNECT4, &connect[..]), (GETPEERNAME4, &getpeername[..])];
         let attached = cgroup_programs::attach(&cgroup, programs)?;
-        let lb =
-            Self { port: site.port, routes: 0, services, backends, _attached: attached, executor };
+        let lb = Self {
+            port: site.port,
+            routes: 0,
+            services,
+            backends,
+            reverse,
+            _attached: attached,
+            executor,
+        };
         for (id, address) in (1..).zip(BACKENDS) {
             lb.put_backend(id, address)?;
         }
@@ -113,6 +122,11 @@ impl Peer for SocketLb {
     fn change(&mut self, number: u32, backend: Ipv4Addr) -> Result<()> {
         let id = BACKENDS.iter().position(|known| *known == backend);
         self.put_slot(number, 1, id.context("not a backend")? as u32 + 1)
+    }
+
+    fn map_bytes(&self) -> Result<u64> {
+        let maps = [&self.services, &self.backends, &self.reverse];
+        maps.into_iter().map(|map| bpf_maps::bytes(map.as_fd())).sum()
     }
 }
 
