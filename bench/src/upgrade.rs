@@ -30,7 +30,7 @@ struct Effort {
     held: u32,
 }
 
-const FULL: Effort = Effort { repeats: 5, observed: 2.5, held: 100 };
+const FULL: Effort = Effort { repeats: 3, observed: 2.5, held: 100 };
 const QUICK: Effort = Effort { repeats: 1, observed: 1.0, held: 5 };
 
 /// Seconds of a client before the event.
