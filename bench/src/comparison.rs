@@ -26,15 +26,13 @@ pub(crate) fn publish(report: &Report, options: &Options, name: &str, title: &st
         &[(&file("json"), json(report)?), (&file("svg"), report.svg()), (&file("md"), text)],
     )?;
     eprintln!("written to {}", folder.join(file("{json,md,svg}")).display());
-    update(&folder)
+    // Elsewhere, a page beside the folder is not ours.
+    if options.output.is_none() { update(&folder) } else { Ok(()) }
 }
 
-/// Writes the tables of all results into the page beside their folder, if there is one.
+/// Writes the tables of all results into the page beside their folder.
 fn update(results: &Path) -> Result<()> {
     let page = results.with_file_name("README.md");
-    if !page.is_file() {
-        return Ok(());
-    }
     let text =
         fs::read_to_string(&page).with_context(|| format!("failed to read {}", page.display()))?;
     let text = replace(&text, &tables(results)?)?;
