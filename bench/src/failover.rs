@@ -40,6 +40,8 @@ const QUICK: Effort =
 const BEFORE: f64 = 1.0;
 /// Connects a second of each client.
 const RATE: u32 = 25;
+/// The server waits for clients whose packets are dropped: there may be one of each peer.
+const SERVER_THREADS: usize = 32;
 /// Longest time of a command.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -88,8 +90,8 @@ pub fn measure(options: &Options) -> Result<Report> {
     let effort = if options.quick { QUICK } else { FULL };
     let mut report = Report::begin(last_core()?, options.quick);
     eprintln!("starting redirector and its peers");
-    let mut lineup =
-        Lineup::new(&binary, 1, report.core).context("failed to set the benchmark up")?;
+    let mut lineup = Lineup::with_server(&binary, 1, report.core, SERVER_THREADS)
+        .context("failed to set the benchmark up")?;
     lineup.load(Routes::BALANCED)?;
     let entrants = entrants(&lineup);
     for death in Death::ALL {

@@ -25,7 +25,7 @@ enum Verb {
     Measure,
     /// Answer a byte with a byte, for `measure`
     #[command(hide = true)]
-    Serve,
+    Serve(worker::ServeOptions),
     /// Connect at a steady rate, and report each attempt
     #[command(hide = true)]
     Steady(steady::Options),
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Bench(what) => run(&Args { what }),
         Verb::Measure => worker::measure(),
-        Verb::Serve => worker::serve(),
+        Verb::Serve(options) => worker::serve(options),
         Verb::Steady(options) => steady::run(&options),
     };
     match outcome {

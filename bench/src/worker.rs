@@ -9,10 +9,12 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept, bind, connect,
     getpeername, getsockname, listen, recv, send, sendto, shutdown, socket_with,
@@ -240,20 +242,27 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts a client in `sandbox`.
     pub(crate) fn client(sandbox: &Sandbox, core: usize) -> Result<Self> {
-        Self::start(sandbox, core, "measure")
+        Self::start(sandbox, core, &["measure"])
     }
 
-    /// Starts a server in `sandbox`; returns also the port that it listens on at every address.
+    /// Starts a server in `sandbox`; returns also the port that it listens on at every address. It
+    /// serves one connection at a time.
     pub(crate) fn server(sandbox: &Sandbox, core: usize) -> Result<(Self, u16)> {
-        let mut server = Self::start(sandbox, core, "serve")?;
+        Self::server_of(sandbox, core, 1)
+    }
+
+    /// The same with so many threads.
+    pub(crate) fn server_of(sandbox: &Sandbox, core: usize, threads: usize) -> Result<(Self, u16)> {
+        let threads = format!("--threads={threads}");
+        let mut server = Self::start(sandbox, core, &["serve", &threads])?;
         let port = server.line()?.parse().context("failed to read the server's port")?;
         Ok((server, port))
     }
 
-    fn start(sandbox: &Sandbox, core: usize, role: &str) -> Result<Self> {
+    fn start(sandbox: &Sandbox, core: usize, role: &[&str]) -> Result<Self> {
         let mut command =
             sandbox.command(binaries::find("redirector-bench", "redirector-bench", "bench/src")?);
-        command.arg(role).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(role).stdin(Stdio::piped()).stdout(Stdio::piped());
         pin(&mut command, core);
         let mut child = command.spawn().context("failed to start a process to measure")?;
         let (stdin, stdout) =
@@ -528,11 +537,24 @@ fn new_socket(kind: SocketType) -> Result<OwnedFd> {
     socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).context("socket")
 }
 
-/// `redirector-bench serve`: answers one byte with one byte and closes, or moves blocks; one
-/// connection at a time.
-pub fn serve() -> Result<()> {
+/// Options of the server.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct ServeOptions {
+    /// How many connections are served at the same time
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+}
+
+/// A client that sends nothing for so long is given up: its packets may be dropped.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// `redirector-bench serve`: answers one byte with one byte and closes, or moves blocks, or keeps
+/// the connection.
+pub fn serve(options: ServeOptions) -> Result<()> {
     let listener = new_socket(SocketType::STREAM)?;
     bind(&listener, &SocketAddr::from(([0, 0, 0, 0], 0))).context("failed to bind")?;
+    // Connections inherit it.
+    set_socket_timeout(&listener, Timeout::Recv, Some(SILENCE)).context("failed to set a limit")?;
     listen(&listener, 1024).context("failed to listen")?;
     let Ok(SocketAddr::V4(address)) =
         SocketAddr::try_from(getsockname(&listener).context("failed to read the port")?)
@@ -541,31 +563,40 @@ pub fn serve() -> Result<()> {
     };
     allow_descriptors()?;
     println!("{}", address.port());
-    let mut held = Vec::new();
-    loop {
-        let connection = accept(&listener).context("failed to accept")?;
-        let mut byte = [0];
-        // A client that disconnects early reports the error itself.
-        match recv(&connection, &mut byte, RecvFlags::empty()) {
-            Ok(_) if matches!(byte, [UPLOAD | DOWNLOAD]) => {
-                let _ = serve_transfer(&connection, byte[0]);
-            }
-            Ok(_) if byte == [HOLD] => {
-                let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
-                held.push(connection);
-            }
-            Ok(_) if byte == [RELEASE] => {
-                held.clear();
-                let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
-            }
-            Ok(_) if byte == [WHICH] => {
-                let _ = send(&connection, &[own_octet(&connection)?], SendFlags::NOSIGNAL);
-            }
-            Ok(_) => {
-                let _ = send(&connection, &byte, SendFlags::NOSIGNAL);
-            }
-            Err(_) => {}
+    let held = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 1..options.threads {
+            scope.spawn(|| serve_connections(&listener, &held));
         }
+        serve_connections(&listener, &held)
+    })
+}
+
+/// Serves one connection after the other.
+fn serve_connections(listener: &OwnedFd, held: &Mutex<Vec<OwnedFd>>) -> Result<()> {
+    let held = || held.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let connection = match accept(listener) {
+            Err(rustix::io::Errno::AGAIN) => continue,
+            accepted => accepted.context("failed to accept")?,
+        };
+        let mut byte = [0];
+        let Ok(_) = recv(&connection, &mut byte, RecvFlags::empty()) else { continue };
+        // A client that disconnects early reports the error itself.
+        let _ = match byte[0] {
+            UPLOAD | DOWNLOAD => serve_transfer(&connection, byte[0]),
+            WHICH => own_octet(&connection).and_then(|octet| send_all(&connection, &[octet])),
+            HOLD => {
+                let sent = send_all(&connection, &byte);
+                held().push(connection);
+                sent
+            }
+            RELEASE => {
+                held().clear();
+                send_all(&connection, &byte)
+            }
+            _ => send_all(&connection, &byte),
+        };
     }
 }
 

@@ -53,9 +53,19 @@ pub(crate) struct Lineup {
 impl Lineup {
     /// Starts redirector and every peer, for at most so many routes, all on `core`.
     pub(crate) fn new(binary: &Path, routes: u32, core: usize) -> Result<Self> {
+        Self::with_server(binary, routes, core, 1)
+    }
+
+    /// The same with a server of so many threads.
+    pub(crate) fn with_server(
+        binary: &Path,
+        routes: u32,
+        core: usize,
+        threads: usize,
+    ) -> Result<Self> {
         // Other work interrupts the peers and their commands less. Optional.
         let _ = rustix::process::setpriority_process(None, PRIORITY);
-        let site = Site::new(core)?;
+        let site = Site::new(core, threads)?;
         let mut peers: Vec<Box<dyn Peer>> = vec![
             Box::new(Redirector::new(&site, binary, routes)?),
             Box::new(Direct::bare(&site)?),

@@ -26,8 +26,8 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Starts the node and its server.
-    pub(crate) fn new(core: usize) -> Result<Self> {
+    /// Starts the node and its server, which serves so many connections at the same time.
+    pub(crate) fn new(core: usize, threads: usize) -> Result<Self> {
         let rig = Rig::new()?;
         let [first, second] = BACKENDS;
         // Address translation would dominate the figures, and sockets in TIME_WAIT slow the server.
@@ -37,7 +37,7 @@ impl Site {
              ip addr add {first}/32 dev lo && ip addr add {second}/32 dev lo"
         );
         rig.node.sandbox().run(&commands, SETUP_LIMIT)?.success()?;
-        let (server, port) = Worker::server(rig.node.sandbox(), core)?;
+        let (server, port) = Worker::server_of(rig.node.sandbox(), core, threads)?;
         Ok(Self { _server: server, port, core, rig })
     }
 
