@@ -12,6 +12,7 @@ use crate::{
     lookup::name,
     options::{Options, last_core},
     peers::{
+        dnsmasq::Dnsmasq,
         lineup::Lineup,
         peer::{BACKENDS, Peer, Routes},
         report::{Figure, Report},
@@ -92,6 +93,8 @@ pub fn measure(options: &Options) -> Result<Report> {
     eprintln!("starting redirector and its peers");
     let mut lineup = Lineup::with_server(&binary, 1, report.core, SERVER_THREADS)
         .context("failed to set the benchmark up")?;
+    // dnsmasq rotates its answers: clients of one server would see each other's order.
+    lineup.peers.push(Box::new(Dnsmasq::new(&lineup.site, "dnsmasqevery")?));
     lineup.load(Routes::BALANCED)?;
     let entrants = entrants(&lineup);
     for death in Death::ALL {
@@ -108,19 +111,19 @@ pub fn measure(options: &Options) -> Result<Report> {
     Ok(report.finish())
 }
 
-/// Every peer that has two addresses; dnsmasq's with both kinds of clients.
+/// Every peer that has two addresses; the last one is for clients that try both.
 fn entrants(lineup: &Lineup) -> Vec<Entrant> {
-    let mut entrants = Vec::new();
-    for (which, peer) in lineup.peers.iter().enumerate().filter(|(_, peer)| peer.has_routes()) {
-        if peer.is_dns_only() {
-            let every = |every_address, label| Entrant { label, peer: which, every_address };
-            entrants.push(every(false, "DNS only, first address"));
-            entrants.push(every(true, "DNS only, every address"));
-        } else {
-            entrants.push(Entrant { label: peer.label(), peer: which, every_address: false });
-        }
-    }
-    entrants
+    let entrant = |which: usize| {
+        let peer = &lineup.peers[which];
+        let every_address = which + 1 == lineup.peers.len();
+        let label = match (peer.is_dns_only(), every_address) {
+            (true, false) => "DNS only, first address",
+            (true, true) => "DNS only, every address",
+            _ => peer.label(),
+        };
+        Entrant { label, peer: which, every_address }
+    };
+    lineup.select(|peer| peer.has_routes()).into_iter().map(entrant).collect()
 }
 
 /// A client's connects after the death.
@@ -167,7 +170,7 @@ fn start(peer: &dyn Peer, entrant: &Entrant, effort: &Effort) -> Result<steady::
         rate: RATE,
         seconds: BEFORE + effort.observed,
         patience: effort.patience,
-        output: peer.sandbox().home().join(format!("attempts-{}", entrant.every_address)),
+        output: peer.sandbox().home().join("attempts"),
     };
     steady::Process::start(peer.sandbox(), &options)
 }

@@ -36,10 +36,10 @@ pub(crate) struct Dnsmasq {
 }
 
 impl Dnsmasq {
-    /// A client without a server yet.
-    pub(crate) fn new(site: &Site) -> Result<Self> {
+    /// A client without a server yet, in an executor of this name.
+    pub(crate) fn new(site: &Site, name: &str) -> Result<Self> {
         let (port, core) = (site.port, site.core);
-        let executor = site.executor("dnsmasq")?;
+        let executor = site.executor(name)?;
         Ok(Self { port, core, addresses: Vec::new(), service: None, executor })
     }
 

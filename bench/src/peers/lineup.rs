@@ -81,7 +81,7 @@ impl Lineup {
             }
         }
         peers.push(Box::new(Haproxy::new(&site)?));
-        peers.push(Box::new(Dnsmasq::new(&site)?));
+        peers.push(Box::new(Dnsmasq::new(&site, "dnsmasq")?));
         let clients =
             peers.iter().map(|peer| Worker::client(peer.sandbox(), core)).collect::<Result<_>>()?;
         Ok(Self { clients, peers, site })
