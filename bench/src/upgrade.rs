@@ -1,5 +1,5 @@
-//! `cargo xtask bench upgrade`: what clients lose when redirector or a peer is upgraded, crashes, or
-//! serves a tenant that floods it.
+//! `cargo xtask bench upgrade`: what clients lose when redirector or a peer is upgraded, crashes,
+//! or serves a tenant that floods it.
 
 use std::{
     thread,

@@ -56,7 +56,7 @@ impl Lineup {
         Self::with_server(binary, routes, core, 1)
     }
 
-    /// The same with a server of so many threads.
+    /// The same with a server that has this number of threads.
     pub(crate) fn with_server(
         binary: &Path,
         routes: u32,
