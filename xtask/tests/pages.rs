@@ -1,5 +1,6 @@
 //! Every verb of xtask that a page names exists, with its arguments. What the verbs do is run by
-//! `cargo xtask test`, and `cargo xtask kube` and `soak`, which have tests of their own.
+//! `cargo xtask test`, and `cargo xtask kube`, `executor-vm` and `soak`, which have tests of their
+//! own.
 
 use std::{fs, path::Path, process::Command};
 

@@ -1,10 +1,18 @@
 //! The package on the machine, and what its agent says.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use executor_vm::Vm;
-use testbed::topology::{INTERNAL_NAME, UNRELATED_ADDRESS, UNRELATED_NAME};
+use testbed::{
+    process,
+    topology::{INTERNAL_NAME, UNRELATED_ADDRESS, UNRELATED_NAME},
+};
 
 use crate::checks::Checks;
+
+/// Longest time until the agent answers without a problem: emulated, it may be silent for seconds.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Installs the package and its routes, then the image that jobs run.
 pub(crate) fn installs(checks: &mut Checks, vm: &Vm) {
@@ -57,7 +65,13 @@ pub(crate) fn serves_other_names(checks: &mut Checks, vm: &Vm) {
 
 /// Whether the programs are attached to these cgroups and no others.
 pub(crate) fn attached_is(vm: &Vm, cgroups: &[&str]) -> Result<String> {
-    let status = vm.ok("redirector status -o json")?;
+    let mut status = String::new();
+    process::until("a status without a problem", LIMIT, || {
+        let done = vm.run("redirector status -o json")?;
+        status = done.stdout;
+        Ok(done.status.success())
+    })
+    .with_context(|| status.clone())?;
     let status: serde_json::Value =
         serde_json::from_str(&status).with_context(|| format!("not JSON: {status}"))?;
     let attachments = status["datapath"]["attachments"].as_array().context("no attachments")?;
@@ -68,4 +82,15 @@ pub(crate) fn attached_is(vm: &Vm, cgroups: &[&str]) -> Result<String> {
     attached.sort_unstable();
     ensure!(attached == cgroups, "attached to {attached:?} instead of {cgroups:?}");
     Ok(attached.join(", "))
+}
+
+/// Whether the programs are attached to this cgroup, and have been to no other one since the agent
+/// started.
+pub(crate) fn attached_once_is(vm: &Vm, cgroup: &str) -> Result<String> {
+    attached_is(vm, &[cgroup])?;
+    let lines = vm.ok("journalctl --unit redirector --output cat --no-pager \
+        _SYSTEMD_INVOCATION_ID=$(systemctl show --value --property InvocationID redirector) | \
+        grep 'attached cgroup='")?;
+    ensure!(lines.lines().count() == 1, "attached more than once: {lines}");
+    Ok(format!("{cgroup}, once"))
 }

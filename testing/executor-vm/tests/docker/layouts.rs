@@ -4,7 +4,10 @@ use anyhow::{Context as _, Result, ensure};
 use executor_vm::Vm;
 use testbed::topology::INTERNAL_NAME;
 
-use crate::{checks::Checks, installed::attached_is};
+use crate::{
+    checks::Checks,
+    installed::{attached_is, attached_once_is},
+};
 
 /// A container, and who looks the name up for it.
 const CONTAINERS: [(&str, &str); 3] = [
@@ -33,12 +36,7 @@ pub(crate) fn are_redirected(checks: &mut Checks, vm: &Vm) {
     registry(checks, vm);
     compose(checks, vm);
     checks.check("after all jobs, the same parent is attached", || {
-        attached_is(vm, &["system.slice"])?;
-        let lines = vm.ok("journalctl --unit redirector --output cat --no-pager \
-            _SYSTEMD_INVOCATION_ID=$(systemctl show --value --property InvocationID redirector) | \
-            grep -c 'attached cgroup='")?;
-        ensure!(lines.trim() == "1", "attached {} times", lines.trim());
-        Ok("attached once".to_owned())
+        attached_once_is(vm, "system.slice")
     });
 }
 

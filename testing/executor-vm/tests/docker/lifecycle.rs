@@ -6,7 +6,11 @@ use anyhow::{Result, ensure};
 use executor_vm::Vm;
 use testbed::process;
 
-use crate::{checks::Checks, installed::attached_is, load::Load};
+use crate::{
+    checks::Checks,
+    installed::{attached_is, attached_once_is},
+    load::Load,
+};
 
 /// Longest time until systemd has started the agent again; its watchdog waits for half a minute.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -88,7 +92,7 @@ pub(crate) fn starts_first_at_boot(checks: &mut Checks, vm: &Vm) {
         ensure!(line.contains("fetched: "), "{line}");
         Ok(line.trim_start_matches("fetched: ").to_owned())
     });
-    checks.check("after the boot, the same parent is attached", || {
-        attached_is(vm, &["system.slice"])
+    checks.check("since its start, one parent has been attached", || {
+        attached_once_is(vm, "system.slice")
     });
 }
