@@ -1,7 +1,9 @@
 //! The host's network: its nameservers, sockets that another process has opened, the process that
 //! has a port, queries that wait, the TCP sockets, the cgroups that have connections, the source
-//! ports in use, the mark on our own sockets, and a socket for requests to the kernel.
+//! ports in use, the shares of clients, the mark on our own sockets, and a socket for requests to
+//! the kernel.
 
+mod client_shares;
 mod inherited_sockets;
 pub mod nameservers;
 mod port_owner;
@@ -14,6 +16,7 @@ mod tcp_owners;
 mod tcp_sockets;
 mod transport;
 
+pub(crate) use client_shares::{ClientShare, ClientShares, NoShare, client_key};
 pub use inherited_sockets::InheritedSockets;
 pub(crate) use inherited_sockets::socket_name;
 pub use nameservers::{Nameservers, RESOLV_CONF};

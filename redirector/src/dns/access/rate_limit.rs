@@ -9,6 +9,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use crate::net::client_key;
+
 /// Sustained queries a second of one client. The busiest builds look up a few hundred names a
 /// second, with eight queries each.
 pub(crate) const QUERIES_PER_SECOND: u32 = 10_000;
@@ -92,15 +94,6 @@ fn find_or_replace(buckets: &mut [Bucket], new: Bucket) -> &mut Bucket {
         oldest
     });
     &mut set[way]
-}
-
-/// The number that identifies a client: its IPv4 address, or the /64 of its IPv6 address.
-pub(super) fn client_key(client: IpAddr) -> u64 {
-    match client {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        // The top bit separates them from IPv4 addresses.
-        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(0) | 1 << 63,
-    }
 }
 
 #[cfg(test)]

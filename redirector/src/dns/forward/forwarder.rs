@@ -25,13 +25,8 @@ use super::{
     upstreams::{Candidates, Upstreams},
 };
 use crate::{
-    dns::{
-        access::{ClientShare, ClientShares, NoShare, ResourceLimits},
-        local::ForwardInfo,
-        stats::Counters,
-        wire::HEADER_LEN,
-    },
-    net::Transport,
+    dns::{access::ResourceLimits, local::ForwardInfo, stats::Counters, wire::HEADER_LEN},
+    net::{ClientShare, ClientShares, NoShare, Transport},
 };
 
 /// The client gets SERVFAIL if there is no answer after this time, which is shorter than the 5 s

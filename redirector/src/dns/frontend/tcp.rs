@@ -24,12 +24,12 @@ use super::{
 };
 use crate::{
     dns::{
-        access::{ClientShare, ClientShares, ResourceLimits},
+        access::ResourceLimits,
         forward::{QueryContext, SocketPool},
         local::{Decision, ForwardInfo, servfail},
         wire::{ReplyBuffer, length_prefixed},
     },
-    net::Transport,
+    net::{ClientShare, ClientShares, Transport},
 };
 
 /// An idle connection is closed after this time (RFC 7766 section 6.2.3 asks for a few seconds).

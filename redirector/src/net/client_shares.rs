@@ -1,4 +1,5 @@
-//! Divides a bounded resource among clients: queries that wait for upstreams, or TCP connections.
+//! Divides a bounded resource among clients: queries that wait for upstreams, TCP connections, or
+//! streams of events.
 
 use std::{
     collections::HashMap,
@@ -10,8 +11,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-
-use super::rate_limit::client_key;
 
 /// A resource and the units of it that each client holds. A client may take more while it holds
 /// less than what is free, so others find room: one greedy client gets half of all, two get a third
@@ -84,6 +83,15 @@ impl Drop for ClientShare {
                 held.by_client.remove(&self.client);
             }
         }
+    }
+}
+
+/// The number that identifies a client: its IPv4 address, or the /64 of its IPv6 address.
+pub(crate) fn client_key(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        // The top bit separates them from IPv4 addresses.
+        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(0) | 1 << 63,
     }
 }
 
