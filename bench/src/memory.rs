@@ -99,7 +99,7 @@ fn connections(lineup: &mut Lineup, effort: &Effort) -> Result<Vec<Figure>> {
     let chosen = lineup.select(|peer| !peer.is_dns_only());
     let labels: Vec<_> = chosen.iter().map(|which| lineup.peers[*which].label()).collect();
     let mut values = [(); 3].map(|()| vec![Vec::new(); chosen.len()]);
-    for _ in 0..effort.rounds {
+    for round in 0..effort.rounds {
         for (position, which) in chosen.iter().enumerate() {
             let (peer, client) = (&lineup.peers[*which], &mut lineup.clients[*which]);
             let target = peer.target(0)?;
@@ -113,6 +113,11 @@ fn connections(lineup: &mut Lineup, effort: &Effort) -> Result<Vec<Figure>> {
                 values[measure][position].push((after - before).max(0.0) * each / unit);
             };
             add(0, before.slab_kib, after.slab_kib, KIB_PER_MIB);
+            // Later rounds would find what the first one left: memory that a process keeps, and
+            // entries of closed connections.
+            if round > 0 {
+                continue;
+            }
             add(1, before.resident_kib, after.resident_kib, KIB_PER_MIB);
             add(2, before.conntrack, after.conntrack, 1.0);
         }
