@@ -111,7 +111,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     Ok(report.finish())
 }
 
-/// Every peer that has two addresses; the last one is for clients that try both.
+/// Every peer that uses two addresses; the last one is for clients that try both.
 fn entrants(lineup: &Lineup) -> Vec<Entrant> {
     let entrant = |which: usize| {
         let peer = &lineup.peers[which];
@@ -123,7 +123,7 @@ fn entrants(lineup: &Lineup) -> Vec<Entrant> {
         };
         Entrant { label, peer: which, every_address }
     };
-    lineup.select(|peer| peer.has_routes()).into_iter().map(entrant).collect()
+    lineup.select(|peer| peer.balances()).into_iter().map(entrant).collect()
 }
 
 /// A client's connects after the death.

@@ -132,7 +132,7 @@ impl Netfilter {
     }
 
     fn load_nft(&self, routes: Routes) -> Result<()> {
-        let (map, rules) = if self.kind == Kind::Map && routes.backends.len() == 1 {
+        let (map, rules) = if self.kind == Kind::Map {
             let rule = "  dnat ip to ip daddr . tcp dport map @routes\n".to_owned();
             (self.map(routes), rule)
         } else {
@@ -207,6 +207,11 @@ impl Peer for Netfilter {
 
     fn sandbox(&self) -> &Sandbox {
         self.executor.sandbox()
+    }
+
+    /// An element of the map has one address.
+    fn balances(&self) -> bool {
+        self.kind != Kind::Map
     }
 
     fn load(&mut self, routes: Routes) -> Result<()> {

@@ -53,6 +53,11 @@ pub(crate) trait Peer {
         true
     }
 
+    /// Whether a route can have several backends; otherwise its first one is used.
+    fn balances(&self) -> bool {
+        self.has_routes()
+    }
+
     /// Replaces all routes, and returns when they apply.
     fn load(&mut self, routes: Routes) -> Result<()>;
 
