@@ -180,6 +180,12 @@ impl Health {
         (if own > agreed { own } else { agreed }) as u8
     }
 
+    /// Whether the backend worked until the latest failure, as far as is known: it is the only one
+    /// of its witness, and nobody has agreed.
+    pub const fn is_first_failure(self) -> bool {
+        self.own() == 1 && self.agreed() == 0
+    }
+
     /// Whether it is ejected at `now_ns`, for all or for its witness: they use it only if all
     /// others are ejected too.
     pub const fn is_ejected(self, now_ns: u64) -> bool {

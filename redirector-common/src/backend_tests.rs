@@ -124,6 +124,25 @@ fn a_failed_trial_counts_for_its_own_cgroup() {
 }
 
 #[test]
+fn a_first_failure_follows_a_success() {
+    let first = Health::HEALTHY.after_failure(ONE, 10 * SECOND);
+    let all = first.agreed_on(10 * SECOND);
+    let (ended, now) = (first.after_probe(11 * SECOND), after(11 * SECOND));
+    for (health, is_first) in [
+        (Health::HEALTHY, false),
+        (first, true),
+        (ended.on_trial(ONE, now), true),
+        (ended.on_trial(ONE, now).after_failure(ONE, now), false),
+        (all, false),
+        (all.on_trial(ONE, now).after_failure(ONE, now), false),
+        (all.after_success(ONE).after_failure(ONE, now), true),
+        (Health::HEALTHY.after_no_port(ONE, now), false),
+    ] {
+        assert_eq!(health.is_first_failure(), is_first, "{health:?}");
+    }
+}
+
+#[test]
 fn a_success_clears_what_concerns_its_cgroup() {
     let one = Health::HEALTHY.after_failure(ONE, SECOND);
     assert_eq!(one.after_success(TWO), one);

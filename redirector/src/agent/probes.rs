@@ -38,6 +38,8 @@ struct Watched {
     due: Instant,
     /// Its failed connects, whose they were, and when the latest one was seen.
     failures: (u8, Option<u16>, Instant),
+    /// Whether it worked until the latest one.
+    is_first_failure: bool,
     /// Whether a probe has failed since then: its word counts as a further failure, for all.
     agrees: bool,
     /// Whether a probe has said that it works, or this host cannot find out. From then on
@@ -46,8 +48,26 @@ struct Watched {
 }
 
 impl Watched {
-    /// Notes a further failed connect. That a probe agreed with the last one is none.
+    /// A backend that is due at once.
+    fn new(backend: &UnhealthyBackend, now: Instant) -> Self {
+        Self {
+            due: now,
+            failures: (backend.failures, backend.client, now),
+            is_first_failure: backend.is_first_failure,
+            agrees: false,
+            settled: false,
+        }
+    }
+
+    /// Notes a further failed connect. That a probe agreed with the last one is none. If the
+    /// backend worked in between, which may be too short a time to be seen, what is known of it is
+    /// outdated.
     fn note(&mut self, backend: &UnhealthyBackend, now: Instant) {
+        if backend.is_first_failure && !self.is_first_failure {
+            *self = Self::new(backend, now);
+            return;
+        }
+        self.is_first_failure = backend.is_first_failure;
         let (failures, client, seen) = self.failures;
         if (failures, client) == (backend.failures, backend.client) {
             return;
@@ -108,12 +128,7 @@ impl Probes {
                 break;
             }
             let key = backend.place();
-            let watched = self.watched.entry(key).or_insert(Watched {
-                due: now,
-                failures: (backend.failures, backend.client, now),
-                agrees: false,
-                settled: false,
-            });
+            let watched = self.watched.entry(key).or_insert_with(|| Watched::new(&backend, now));
             watched.note(&backend, now);
             if now < watched.due || !self.under_way.insert(key) {
                 continue;
@@ -184,6 +199,7 @@ mod tests {
             address,
             port,
             failures: 1,
+            is_first_failure: false,
             client: None,
             cause: EjectionCause::Connect,
             sources: vec![],
@@ -267,6 +283,22 @@ mod tests {
         probes.send(vec![], pace);
         probes.send(vec![unhealthy(port)], pace);
         assert!(probes.next().await.expect("it ends").ends_ejection, "it worked in between");
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_worked_in_between_is_probed_at_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = listener.local_addr().expect("an address").port();
+        let mut probes = Probes::default();
+        probes.send(vec![unhealthy(port)], PACE);
+        assert!(probes.next().await.expect("it ends").ends_ejection);
+        drop(listener);
+        let backend =
+            || UnhealthyBackend { is_first_failure: true, client: Some(3), ..unhealthy(port) };
+        let sent = probes.send(vec![backend()], PACE);
+        assert_eq!(sent, [(backend().place(), MAX_HOLD)], "at once, and its word counts");
+        probes.next().await.expect("it ends").outcome.expect_err("nobody listens");
+        assert_eq!(probes.send(vec![backend()], PACE), [], "not again for the same failure");
     }
 
     #[tokio::test]

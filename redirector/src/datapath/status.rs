@@ -111,6 +111,8 @@ pub struct UnhealthyBackend {
     pub port: u16,
     /// Consecutive failures, up to 7.
     pub failures: u8,
+    /// Whether it worked until the latest one.
+    pub is_first_failure: bool,
     /// Whose connects failed: see [`client_name`](crate::datapath::client_name); `None`: those of
     /// several.
     pub client: Option<u16>,

@@ -291,6 +291,7 @@ impl AgentMaps {
                 address,
                 port: health.port().get(),
                 failures: health.failures(),
+                is_first_failure: health.is_first_failure(),
                 client: health.witness().map(|witness| witness.bits() as u16),
                 cause: health.into(),
                 sources: self.sources_of(index, address),
