@@ -19,10 +19,10 @@ use super::{
     fast_path::{few_backends, single_backend},
     packed::Families,
     tables::Tables,
-    test_tables::{TestClient, TestTables, searches_of_these_tables},
+    test_tables::{Block, TestClient, TestTables, searches_of_these_tables},
 };
 use crate::{
-    addr::{Ip4Be, Ip6Be, PortBe},
+    addr::{Ip6Be, PortBe},
     backend::{BackendId, Health},
     route::{RouteEntry, Slot},
 };
@@ -32,66 +32,45 @@ const OTHER_VIP: u32 = 1;
 const SLOTS: usize = 8;
 /// Where the route's two blocks are.
 const BLOCKS: [u32; 2] = [0, 4];
+/// Every port, unchanged.
+const ANY_PORT: &[(u16, u16)] = &[];
+const HTTPS: &[(u16, u16)] = &[(443, 443)];
 
 /// Tables in the memory of two threads.
 struct SharedTables {
     routes: [AtomicU64; 2],
     slots: Vec<AtomicU64>,
-    /// Of the entry's load. What it leads to is loaded after it on every processor, as an address
-    /// depends on it.
-    entry_load: Ordering,
-    /// Of the slots' loads.
-    slot_load: Ordering,
+    /// The order of the loads.
+    load: Ordering,
     random: u32,
 }
 
-/// A block and the IDs of its backends.
-#[derive(Clone, Copy)]
-struct Block<'a> {
-    first: u32,
-    generation: u8,
-    has_port: bool,
-    ids: &'a [u32],
-}
-
 impl SharedTables {
-    fn new(entry_load: Ordering, slot_load: Ordering, random: u32) -> Self {
+    fn new(load: Ordering, random: u32) -> Self {
         let routes = [AtomicU64::new(0), AtomicU64::new(0)];
         let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
-        Self { routes, slots, entry_load, slot_load, random }
+        Self { routes, slots, load, random }
     }
 
-    fn write_block(&self, block: Block<'_>) {
-        let Block { generation, .. } = block;
-        let https = PortBe::new(443);
-        let port = block.has_port.then(|| Slot::port(generation, https, https));
-        let backends = block.ids.iter().map(|&id| Slot::v4(generation, BackendId(id), address(id)));
-        let at = &self.slots[block.first as usize..];
-        for (element, slot) in at.iter().zip(port.into_iter().chain(backends)) {
+    fn write_block(&self, block: &Block<'_>) {
+        for (element, slot) in self.slots[block.first as usize..].iter().zip(block.slots()) {
             element.store(slot.to_bits(), Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
     }
 
-    fn write_entry(&self, vip: u32, block: Block<'_>) {
-        let entry = RouteEntry {
-            block: RouteEntry::block(block.first, 0),
-            ports: u8::from(block.has_port),
-            backends4: block.ids.len() as u8,
-            generation: block.generation,
-            policy: RouteEntry::PRESENT,
-        };
-        self.routes[vip as usize].store(entry.to_bits(), Ordering::Relaxed);
+    fn write_entry(&self, vip: u32, block: &Block<'_>) {
+        self.routes[vip as usize].store(block.entry(0).to_bits(), Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 }
 
 impl Tables for SharedTables {
     fn route(&self, index: u32) -> RouteEntry {
-        RouteEntry::from_bits(self.routes[index as usize].load(self.entry_load))
+        RouteEntry::from_bits(self.routes[index as usize].load(self.load))
     }
     fn slot(&self, index: u32) -> Slot {
-        Slot::from_bits(self.slots[index as usize].load(self.slot_load))
+        Slot::from_bits(self.slots[index as usize].load(self.load))
     }
     fn address6(&self, _id: BackendId) -> Ip6Be {
         Ip6Be::default()
@@ -114,15 +93,11 @@ impl Tables for SharedTables {
     searches_of_these_tables!();
 }
 
-fn address(id: u32) -> Ip4Be {
-    Ip4Be::from_octets([203, 0, 113, id as u8])
-}
-
 /// Replaces a route's block, and its old one by another route's, while another thread connects
 /// to the route, and gives `check` the connect's outcome: each way of both that loom finds.
 fn each_interleaving(
-    (entry_load, slot_load): (Ordering, Ordering),
-    has_port: bool,
+    load: Ordering,
+    ports: &'static [(u16, u16)],
     backends: u32,
     check: fn(Verdict, Backend, &[u32]),
 ) {
@@ -130,21 +105,21 @@ fn each_interleaving(
         loom::model(move || {
             let own: Vec<u32> = (1..=2 * backends).collect();
             let (old_ids, new_ids) = own.split_at(backends as usize);
-            let others: Vec<u32> = (100..100 + backends).collect();
-            let old = Block { first: BLOCKS[0], generation: 1, has_port, ids: old_ids };
-            let new = Block { first: BLOCKS[1], generation: 2, ids: new_ids, ..old };
-            let other = Block { generation: 3, ids: &others, ..old };
-            let tables = Arc::new(SharedTables::new(entry_load, slot_load, random));
-            tables.write_block(old);
-            tables.write_entry(VIP, old);
+            let others: Vec<u32> = (50..50 + backends).collect();
+            let old = Block { first: BLOCKS[0], ..Block::new(ports, old_ids) };
+            let new = Block { first: BLOCKS[1], generation: 2, ids: new_ids, ..old.clone() };
+            let other = Block { generation: 3, ids: &others, ..old.clone() };
+            let tables = Arc::new(SharedTables::new(load, random));
+            tables.write_block(&old);
+            tables.write_entry(VIP, &old);
             let reader = thread::spawn({
                 let tables = Arc::clone(&tables);
                 move || connect_once(&tables)
             });
-            tables.write_block(new);
-            tables.write_entry(VIP, new);
-            tables.write_block(other);
-            tables.write_entry(OTHER_VIP, other);
+            tables.write_block(&new);
+            tables.write_entry(VIP, &new);
+            tables.write_block(&other);
+            tables.write_entry(OTHER_VIP, &other);
             let (verdict, found) = reader.join().expect("the reader ends");
             check(verdict, found, &own);
         });
@@ -165,15 +140,14 @@ fn connect_once(tables: &SharedTables) -> (Verdict, Backend) {
 fn is_own(found: Backend, own: &[u32]) -> bool {
     let id = found.id().0;
     let reached = found.address(&TestTables::default(), Families::V4_ONLY);
-    own.contains(&id) && reached == Ip6Be::mapped(address(id))
+    own.contains(&id) && reached == TestTables::address(id)
 }
 
 /// Holds even if loads are in no order at all.
 #[test]
 fn no_order_of_loads_leads_to_another_routes_backend() {
-    let no_order = (Ordering::Relaxed, Ordering::Relaxed);
-    for (has_port, backends) in [(false, 1), (true, 1), (false, 2)] {
-        each_interleaving(no_order, has_port, backends, |verdict, found, own| {
+    for (ports, backends) in [(ANY_PORT, 1), (HTTPS, 1), (ANY_PORT, 2)] {
+        each_interleaving(Ordering::Relaxed, ports, backends, |verdict, found, own| {
             assert!(verdict != Verdict::Redirect || is_own(found, own), "{found:?}");
         });
     }
@@ -183,9 +157,8 @@ fn no_order_of_loads_leads_to_another_routes_backend() {
 /// longer than a system call of the writer takes.
 #[test]
 fn loads_in_the_programs_order_always_find_a_backend() {
-    let in_order = (Ordering::Acquire, Ordering::Acquire);
-    for (has_port, backends) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
-        each_interleaving(in_order, has_port, backends, |verdict, found, own| {
+    for (ports, backends) in [(ANY_PORT, 1), (HTTPS, 1), (ANY_PORT, 2), (HTTPS, 2)] {
+        each_interleaving(Ordering::Acquire, ports, backends, |verdict, found, own| {
             assert!(verdict == Verdict::Redirect && is_own(found, own), "{verdict:?} {found:?}");
         });
     }

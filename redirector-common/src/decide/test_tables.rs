@@ -51,20 +51,54 @@ pub(in crate::decide) use searches_of_these_tables;
 const SLOTS: usize = 256;
 
 /// A block to be written: generation 1 at slot 10, unless changed.
-struct Block<'a> {
-    first: u32,
-    generation: u8,
-    ports: &'a [(u16, u16)],
+#[derive(Clone)]
+pub(super) struct Block<'a> {
+    pub(super) first: u32,
+    pub(super) generation: u8,
+    pub(super) ports: &'a [(u16, u16)],
     /// IDs of the backends.
-    ids: &'a [u32],
+    pub(super) ids: &'a [u32],
     /// Slots of the options and the source addresses.
-    options: Vec<Slot>,
+    pub(super) options: Vec<Slot>,
 }
 
 impl<'a> Block<'a> {
-    fn new(ports: &'a [(u16, u16)], ids: &'a [u32]) -> Self {
+    pub(super) fn new(ports: &'a [(u16, u16)], ids: &'a [u32]) -> Self {
         Self { first: 10, generation: 1, ports, ids, options: Vec::new() }
     }
+
+    /// What is written from its first slot on.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let ports = self
+            .ports
+            .iter()
+            .map(|&(client, to)| Slot::port(self.generation, PortBe::new(client), PortBe::new(to)));
+        let backends = self.ids.iter().map(|&id| slot_of(self.generation, id));
+        ports.chain(backends).chain(self.options.iter().copied())
+    }
+
+    /// The entry of a route that points to it.
+    pub(super) fn entry(&self, policy: u8) -> RouteEntry {
+        let backends6 = count_v6(self.ids);
+        RouteEntry {
+            block: RouteEntry::block(self.first, backends6),
+            ports: self.ports.len() as u8,
+            backends4: self.ids.len() as u8 - backends6,
+            generation: self.generation,
+            policy: policy | RouteEntry::PRESENT,
+        }
+    }
+}
+
+fn slot_of(generation: u8, id: u32) -> Slot {
+    match TestTables::address(id).as_mapped() {
+        Some(address) => Slot::v4(generation, BackendId(id), address),
+        None => Slot::v6(generation, BackendId(id)),
+    }
+}
+
+fn count_v6(ids: &[u32]) -> u8 {
+    ids.iter().filter(|&&id| id >= TestTables::FIRST_V6).count() as u8
 }
 
 const CALLER_WITNESS: Witness = Witness::cgroup(7);
@@ -152,7 +186,7 @@ impl TestTables {
         policy: u8,
     ) -> Self {
         let tables = Self::default();
-        tables.put(index, Block::new(ports, ids), policy);
+        tables.put(index, &Block::new(ports, ids), policy);
         tables
     }
 
@@ -164,45 +198,21 @@ impl TestTables {
         sources: &[u32],
     ) -> Self {
         let tables = Self::default();
-        let sources6 = Self::count_v6(sources);
+        let sources6 = count_v6(sources);
         let options =
             RouteOptions { idle_seconds, sources4: sources.len() as u8 - sources6, sources6 };
-        let sources = sources.iter().map(|&id| Self::slot_of(1, id));
+        let sources = sources.iter().map(|&id| slot_of(1, id));
         let options = [Slot::options(1, options)].into_iter().chain(sources).collect();
-        tables.put(index, Block { options, ..Block::new(&[], ids) }, RouteEntry::OPTIONS);
+        tables.put(index, &Block { options, ..Block::new(&[], ids) }, RouteEntry::OPTIONS);
         tables
     }
 
-    fn slot_of(generation: u8, id: u32) -> Slot {
-        match Self::address(id).as_mapped() {
-            Some(address) => Slot::v4(generation, BackendId(id), address),
-            None => Slot::v6(generation, BackendId(id)),
-        }
-    }
-
-    fn count_v6(ids: &[u32]) -> u8 {
-        ids.iter().filter(|&&id| id >= Self::FIRST_V6).count() as u8
-    }
-
     /// Writes the block and makes the entry at `index` point to it.
-    fn put(&self, index: u32, block: Block<'_>, policy: u8) {
-        let Block { first, generation, ports, ids, options } = block;
-        let port_slots = ports
-            .iter()
-            .map(|&(client, to)| Slot::port(generation, PortBe::new(client), PortBe::new(to)));
-        let backend_slots = ids.iter().map(|&id| Self::slot_of(generation, id));
-        for (offset, slot) in port_slots.chain(backend_slots).chain(options).enumerate() {
-            self.slots.borrow_mut()[first as usize + offset] = slot;
+    fn put(&self, index: u32, block: &Block<'_>, policy: u8) {
+        for (at, slot) in (block.first as usize..).zip(block.slots()) {
+            self.slots.borrow_mut()[at] = slot;
         }
-        let backends6 = Self::count_v6(ids);
-        let entry = RouteEntry {
-            block: RouteEntry::block(first, backends6),
-            ports: ports.len() as u8,
-            backends4: ids.len() as u8 - backends6,
-            generation,
-            policy: policy | RouteEntry::PRESENT,
-        };
-        self.routes.borrow_mut().insert(index, entry);
+        self.routes.borrow_mut().insert(index, block.entry(policy));
     }
 
     /// Seeds the random numbers.
@@ -227,9 +237,9 @@ impl Tables for TestTables {
         let entry = self.routes.borrow().get(&index).copied().unwrap_or_default();
         if let Some(replaced) = self.replaced_next.take() {
             let ports = &[(443, 443)];
-            self.put(99, Block { generation: 77, ..Block::new(ports, &[66]) }, 0);
+            self.put(99, &Block { generation: 77, ..Block::new(ports, &[66]) }, 0);
             let block = Block { first: 100, generation: 2, ..Block::new(ports, &[9, 10, 11]) };
-            self.put(replaced, block, 0);
+            self.put(replaced, &block, 0);
         }
         entry
     }
