@@ -52,8 +52,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::ensure(&[Group::Image])?;
     let archs: &[Arch] = if args.arch.is_empty() { &[Arch::HOST] } else { &args.arch };
     let storage = Storage { root: args.root.clone(), runroot: args.runroot.clone() };
-    let archive = build_image(&storage, archs, &args.tag)?;
-    for image in archive::images(&archive)? {
+    let (archive, images) = build_image(&storage, archs, &args.tag)?;
+    for image in images {
         eprintln!("{} for {}: {} kB", args.tag, image.architecture, image.size / 1000);
     }
     eprintln!("{} ({})", archive.display(), seconds(started.elapsed()));
@@ -64,18 +64,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// unchanged.
 pub(crate) fn ensure_archive() -> anyhow::Result<PathBuf> {
     setup::ensure(&[Group::Image])?;
-    let storage = tempfile::Builder::new()
+    let folder = tempfile::Builder::new()
         .prefix("redirector-image-")
         .tempdir()
         .context("failed to create a directory for a container storage")?;
-    build_image(
-        &Storage {
-            root: Some(storage.path().join("root")),
-            runroot: Some(storage.path().join("run")),
-        },
-        &[Arch::HOST],
-        NAME,
-    )
+    let storage = Storage {
+        root: Some(folder.path().join("root")),
+        runroot: Some(folder.path().join("run")),
+    };
+    let (archive, _) = build_image(&storage, &[Arch::HOST], NAME)?;
+    Ok(archive)
 }
 
 struct Storage {
@@ -100,14 +98,19 @@ impl Storage {
     }
 }
 
-/// Builds the images in the storage and writes the archive; returns the archive's path.
-fn build_image(storage: &Storage, archs: &[Arch], tag: &str) -> anyhow::Result<PathBuf> {
+/// Builds the images in the storage and writes the archive; returns the archive's path, and what is
+/// in it.
+fn build_image(
+    storage: &Storage,
+    archs: &[Arch],
+    tag: &str,
+) -> anyhow::Result<(PathBuf, Vec<archive::Image>)> {
     let contexts =
         archs.iter().map(|&arch| Ok((arch, context(arch)?))).collect::<anyhow::Result<Vec<_>>>()?;
     let archive = workspace::image_archive();
     assemble(storage, &contexts, tag, &archive)?;
-    archive::images(&archive)?;
-    Ok(archive)
+    let images = archive::images(&archive)?;
+    Ok((archive, images))
 }
 
 /// Makes an image of each context, an index if there are several, and the archive of it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::guest::Guest;
-use super::rootless_user::RootlessUser;
+use super::rootless_user::{RUNTIME, RootlessUser};
 use crate::isolation::mounts::ResolvConf;
 use crate::isolation::sandbox::Sandbox;
 use crate::packages;
@@ -121,10 +121,10 @@ fn carried(
 
 /// RootlessKit, which makes the namespaces and starts slirp4netns itself.
 fn rootlesskit(user: &RootlessUser, home: &Path) -> Result<(String, Vec<Service>)> {
-    let state = Path::new("/run/user/70000/rootlesskit");
+    let state = Path::new(RUNTIME).join("rootlesskit");
     let mut command = user.command(user.host().sandbox(), packages::path_of("rootlesskit")?)?;
     command.args(["--net=slirp4netns", "--disable-host-loopback", "--copy-up=/etc"]);
-    command.arg("--state-dir").arg(state).args(["sleep", "1000"]);
+    command.arg("--state-dir").arg(&state).args(["sleep", "1000"]);
     let mut service = Service::start("rootlesskit", &home.join("carrier.log"), command)?;
     let (host, mut pid) = (user.host().sandbox(), String::new());
     service.wait_ready(LIMIT, || {
