@@ -10,7 +10,7 @@ use crate::{
     clock,
     comparison::publish,
     lookup::name,
-    options::{Options, last_core},
+    options::Options,
     peers::{
         dnsmasq::Dnsmasq,
         lineup::Lineup,
@@ -87,12 +87,8 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Measures on a site of its own; needs root.
 pub fn measure(options: &Options) -> Result<Report> {
-    let binary = options.measurable()?;
     let effort = if options.quick { QUICK } else { FULL };
-    let mut report = Report::begin(last_core()?, options.quick);
-    eprintln!("starting redirector and its peers");
-    let mut lineup = Lineup::with_server(&binary, 1, report.core, SERVER_THREADS)
-        .context("failed to set the benchmark up")?;
+    let (mut lineup, mut report) = Lineup::with_report(options, 1, SERVER_THREADS)?;
     // dnsmasq rotates its answers: clients of one server would see each other's order.
     lineup.peers.push(Box::new(Dnsmasq::new(&lineup.site, "dnsmasqevery")?));
     lineup.load(Routes::BALANCED)?;

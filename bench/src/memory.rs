@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     comparison::publish,
     host,
-    options::{Options, last_core},
+    options::Options,
     peers::{
         lineup::Lineup,
         peer::{Peer, Routes},
@@ -41,12 +41,8 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Measures on a site of its own; needs root.
 pub fn measure(options: &Options) -> Result<Report> {
-    let binary = options.measurable()?;
     let effort = if options.quick { QUICK } else { FULL };
-    let mut report = Report::begin(last_core()?, options.quick);
-    eprintln!("starting redirector and its peers");
-    let mut lineup = Lineup::new(&binary, effort.routes, report.core)
-        .context("failed to set the benchmark up")?;
+    let (mut lineup, mut report) = Lineup::with_report(options, effort.routes, 1)?;
     lineup.load(Routes::single(1))?;
     report.figures.extend(at_rest(&lineup, 1)?);
     eprintln!("opening connections");

@@ -46,8 +46,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     let mut report = Report::begin(last_core()?, options.quick);
     for count in effort.counts {
         eprintln!("{count} routes: starting redirector and its peers");
-        let lineup =
-            Lineup::new(&binary, *count, report.core).context("failed to set the benchmark up")?;
+        let lineup = Lineup::new(&binary, *count, (report.core, 1))?;
         let session = Session { count: *count, effort: &effort, lineup };
         report.figures.extend(session.measure()?);
     }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     comparison::publish,
-    options::{Options, last_core},
+    options::Options,
     peers::{
         lineup::{Lineup, Measure},
         peer::Routes,
@@ -29,11 +29,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Measures on a site of its own; needs root.
 pub fn measure(options: &Options) -> Result<Report> {
-    let binary = options.measurable()?;
-    let mut report = Report::begin(last_core()?, options.quick);
-    eprintln!("starting redirector and its peers");
-    let mut lineup =
-        Lineup::new(&binary, 1, report.core).context("failed to set the benchmark up")?;
+    let (mut lineup, mut report) = Lineup::with_report(options, 1, 1)?;
     lineup.load(Routes::single(1))?;
     let chosen = lineup.select(|peer| !peer.is_dns_only());
     let limit = if options.quick { QUICK } else { FULL };

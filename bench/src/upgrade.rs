@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     comparison::publish,
     lookup::name,
-    options::{Options, last_core},
+    options::Options,
     peers::{
         lineup::{self, Lineup},
         peer::{Peer, Routes},
@@ -72,12 +72,8 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Measures on a site of its own; needs root.
 pub fn measure(options: &Options) -> Result<Report> {
-    let binary = options.measurable()?;
     let effort = if options.quick { QUICK } else { FULL };
-    let mut report = Report::begin(last_core()?, options.quick);
-    eprintln!("starting redirector and its peers");
-    let mut lineup =
-        Lineup::new(&binary, 1, report.core).context("failed to set the benchmark up")?;
+    let (mut lineup, mut report) = Lineup::with_report(options, 1, 1)?;
     lineup.load(Routes::single(1))?;
     for event in Event::ALL {
         let mut outcomes = Vec::new();

@@ -140,10 +140,6 @@ impl Peer for Haproxy {
         Ok(())
     }
 
-    fn target(&self, number: u32) -> Result<SocketAddrV4> {
-        Ok(SocketAddrV4::new(address(number), PORT))
-    }
-
     fn spread(&self) -> u32 {
         self.routes
     }

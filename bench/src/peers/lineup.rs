@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{
     direct::Direct,
@@ -11,11 +11,12 @@ use super::{
     netfilter::{Kind, Netfilter},
     peer::{Peer, Routes},
     redirector::Redirector,
-    report::{Figure, compare},
+    report::{Figure, Report, compare},
     site::Site,
     socket_lb::SocketLb,
 };
 use crate::{
+    options::{Options, last_core},
     rounds::alternate,
     worker::{Batch, Operation, Worker},
 };
@@ -51,18 +52,26 @@ pub(crate) struct Lineup {
 }
 
 impl Lineup {
-    /// Starts redirector and every peer, for at most so many routes, all on `core`.
-    pub(crate) fn new(binary: &Path, routes: u32, core: usize) -> Result<Self> {
-        Self::with_server(binary, routes, core, 1)
+    /// Starts redirector and every peer, for at most so many routes, on the last core, and begins a
+    /// report. The server has so many threads.
+    pub(crate) fn with_report(
+        options: &Options,
+        routes: u32,
+        threads: usize,
+    ) -> Result<(Self, Report)> {
+        let binary = options.measurable()?;
+        let report = Report::begin(last_core()?, options.quick);
+        eprintln!("starting redirector and its peers");
+        Ok((Self::new(&binary, routes, (report.core, threads))?, report))
     }
 
-    /// The same with a server that has this number of threads.
-    pub(crate) fn with_server(
-        binary: &Path,
-        routes: u32,
-        core: usize,
-        threads: usize,
-    ) -> Result<Self> {
+    /// Starts redirector and every peer, for at most so many routes, all on one core. The server
+    /// has so many threads.
+    pub(crate) fn new(binary: &Path, routes: u32, on: (usize, usize)) -> Result<Self> {
+        Self::start(binary, routes, on).context("failed to set the benchmark up")
+    }
+
+    fn start(binary: &Path, routes: u32, (core, threads): (usize, usize)) -> Result<Self> {
         // Other work interrupts the peers and their commands less. Optional.
         let _ = rustix::process::setpriority_process(None, PRIORITY);
         let site = Site::new(core, threads)?;

@@ -222,10 +222,6 @@ impl Peer for Netfilter {
         }
     }
 
-    fn target(&self, number: u32) -> Result<SocketAddrV4> {
-        Ok(SocketAddrV4::new(vip(number), self.port))
-    }
-
     fn spread(&self) -> u32 {
         self.routes
     }

@@ -62,7 +62,10 @@ pub(crate) trait Peer {
     fn load(&mut self, routes: Routes) -> Result<()>;
 
     /// Where clients of a route connect to; of a DNS-only peer, the backend.
-    fn target(&self, number: u32) -> Result<SocketAddrV4>;
+    fn target(&self, number: u32) -> Result<SocketAddrV4> {
+        let first = self.first_target();
+        Ok(SocketAddrV4::new((first.ip().to_bits() + number).into(), first.port()))
+    }
 
     /// The number of addresses that have a route, from [`Peer::first_target`] on.
     fn spread(&self) -> u32;
