@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use testbed::dns_query::{self, A};
 
 /// Bytes of a DNS header.
 const HEADER: usize = 12;
@@ -19,14 +20,7 @@ pub(crate) fn name(number: u32) -> String {
 
 /// A query for the A record of a name.
 pub(crate) fn query(id: u16, name: &str) -> Vec<u8> {
-    let labels =
-        name.split('.').flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes()));
-    id.to_be_bytes()
-        .into_iter()
-        .chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
-        .chain(labels)
-        .chain([0, 0, 1, 0, 1])
-        .collect()
+    dns_query::query(id, name, A)
 }
 
 /// The addresses of a name.
@@ -62,7 +56,7 @@ fn parse(reply: &[u8], query: &[u8]) -> Result<Vec<Ipv4Addr>> {
         ensure!(rest.len() >= 2 + RECORD && rest[0] & 0xc0 == 0xc0, "a name is not compressed");
         let length = usize::from(u16::from_be_bytes([rest[10], rest[11]]));
         let data = rest.get(2 + RECORD..2 + RECORD + length).context("a record is too short")?;
-        if let (1, &[a, b, c, d]) = (u16::from_be_bytes([rest[2], rest[3]]), data) {
+        if let (A, &[a, b, c, d]) = (u16::from_be_bytes([rest[2], rest[3]]), data) {
             addresses.push(Ipv4Addr::new(a, b, c, d));
         }
         rest = &rest[2 + RECORD + length..];

@@ -10,6 +10,7 @@ use redirector::{
     config::{DnsClients, Upstream},
     dns::{Publisher, ShimSettings, Vip, Zone, bind},
 };
+use testbed::dns_query::{A, query};
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "artifactory.internal.company.net";
@@ -23,18 +24,6 @@ const MAX_SOCKETS: usize = 3 * 4096;
 const OTHER_DESCRIPTORS: usize = 300;
 /// Growth of resident memory, in KiB: 4096 queries with their tasks, timers and sockets.
 const MAX_GROWTH_KIB: u64 = 64 * 1024;
-
-fn query(id: u16, name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| {
-        std::iter::once(u8::try_from(label.len()).expect("short")).chain(label.bytes())
-    });
-    id.to_be_bytes()
-        .into_iter()
-        .chain([1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
-        .chain(labels)
-        .chain([0, 0, 1, 0, 1])
-        .collect()
-}
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("the descriptors").count()
@@ -63,7 +52,7 @@ fn flood(shim: SocketAddr) {
         }
         for (client, socket) in clients.iter().enumerate() {
             // Packets that do not fit the buffer are lost, as on any network.
-            let _ = socket.send(&query(1, &format!("n{n}.c{client}.example")));
+            let _ = socket.send(&query(1, &format!("n{n}.c{client}.example"), A));
         }
         std::thread::sleep(Duration::from_micros(200));
     }
@@ -76,7 +65,7 @@ fn is_answered(shim: SocketAddr) -> bool {
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
     (0..5).any(|_| {
         let mut reply = [0; 512];
-        socket.send(&query(7, NAME)).expect("sent");
+        socket.send(&query(7, NAME, A)).expect("sent");
         socket.recv(&mut reply).is_ok_and(|length| reply[..length].ends_with(&[198, 18, 0, 1]))
     })
 }

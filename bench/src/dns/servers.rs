@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use testbed::{packages, process};
+use testbed::{dnsmasq, packages, process};
 
 use crate::lookup::query;
 
@@ -99,17 +99,10 @@ impl Launcher<'_> {
     pub(super) fn dnsmasq(&self, upstream: SocketAddr) -> Result<Server> {
         let address = free_port()?;
         let mut command = self.pinned(1, &packages::path_of("dnsmasq")?)?;
-        command.args([
-            "--keep-in-foreground",
-            "--no-resolv",
-            "--no-hosts",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-            "--cache-size=0",
-            "--user=root",
-        ]);
         command
-            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--dns-forward-max=4096"])
+            .args(dnsmasq::OPTIONS)
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces"])
+            .args(["--cache-size=0", "--dns-forward-max=4096"])
             .arg(format!("--port={}", address.port()));
         command
             .arg(format!("--server=127.0.0.1#{}", upstream.port()))

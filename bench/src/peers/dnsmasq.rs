@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
-use testbed::{Executor, Sandbox, packages, service::Service};
+use testbed::{Executor, Sandbox, dnsmasq, packages, service::Service};
 
 use super::{
     peer::{BACKENDS, Peer, RESTART_DELAY, Routes},
@@ -61,16 +61,7 @@ impl Dnsmasq {
     fn start(&self) -> Result<Service> {
         let sandbox = self.executor.outside();
         let mut command = sandbox.command(packages::path_of("dnsmasq")?);
-        command.args([
-            "--keep-in-foreground",
-            "--no-resolv",
-            "--no-hosts",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-            "--user=root",
-            "--listen-address=127.0.0.1",
-            "--bind-interfaces",
-        ]);
+        command.args(dnsmasq::OPTIONS).args(["--listen-address=127.0.0.1", "--bind-interfaces"]);
         command.arg(format!("--addn-hosts={}", self.file("hosts").display()));
         worker::pin(&mut command, self.core);
         let mut service = Service::start("dnsmasq", &self.file("dnsmasq.log"), command)?;

@@ -10,7 +10,7 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::dns::{ShimSettings, Vip};
-use testbed::{packages, process};
+use testbed::{dnsmasq, packages, process};
 
 use crate::{
     message::{bytes, parsed, query, reply},
@@ -100,17 +100,10 @@ impl Dnsmasq {
 
     fn with_servers(address: SocketAddr, servers: &[String]) -> Self {
         let mut command: Command = packages::tool("dnsmasq").expect("installed");
-        command.args([
-            "--keep-in-foreground",
-            "--no-resolv",
-            "--no-hosts",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-            "--user=root",
-            "--cache-size=100",
-        ]);
         command
-            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--strict-order"])
+            .args(dnsmasq::OPTIONS)
+            .args(["--listen-address=127.0.0.1", "--bind-interfaces"])
+            .args(["--cache-size=100", "--strict-order"])
             .arg(format!("--port={}", address.port()));
         command.args(servers.iter().map(|server| format!("--server={server}")));
         process::die_with_parent(&mut command);

@@ -6,7 +6,7 @@ use testbed::guests::{
 };
 use testbed::service::Service;
 use testbed::topology::{INTERNAL_NAME, RESOLVER_ADDRESS, UNRELATED_NAME};
-use testbed::{ResolvConf, packages, process};
+use testbed::{ResolvConf, dnsmasq, packages, process};
 
 use crate::field::{Field, LIMIT, Way, bare_vm, look_up, resolv};
 
@@ -119,12 +119,12 @@ fn a_process_that_asks_a_stub_resolver_on_lo() {
     let mut field = Field::with_registry();
     let process = field.host_executor("host", ResolvConf::of(stub));
     let outside = process.beside("system.slice/dnsmasq.service").unwrap();
-    let mut dnsmasq = outside.command(packages::path_of("dnsmasq").unwrap());
-    dnsmasq.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null"]);
-    dnsmasq.args(["--listen-address=127.0.0.53", "--bind-interfaces", "--user=root"]);
-    dnsmasq.args(["--pid-file=", "--cache-size=0", &format!("--server={RESOLVER_ADDRESS}")]);
+    let mut command = outside.command(packages::path_of("dnsmasq").unwrap());
+    command.args(dnsmasq::OPTIONS);
+    command.args(["--listen-address=127.0.0.53", "--bind-interfaces"]);
+    command.args(["--cache-size=0", &format!("--server={RESOLVER_ADDRESS}")]);
     let log = outside.home().join("dnsmasq.log");
-    let _dnsmasq = Service::start("dnsmasq", &log, dnsmasq).unwrap();
+    let _dnsmasq = Service::start("dnsmasq", &log, command).unwrap();
     let unrelated = format!("getent ahostsv4 {UNRELATED_NAME}");
     process::until("dnsmasq to answer", LIMIT, || {
         Ok(process.run(&unrelated, LIMIT)?.stdout.starts_with("192.0.2."))

@@ -27,6 +27,8 @@ pub mod clients;
 pub mod cpio;
 pub mod customer;
 pub mod debian_package;
+pub mod dns_query;
+pub mod dnsmasq;
 pub mod executor;
 pub mod foreign_filter;
 pub mod foreign_program;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed::{Rig, packages, topology::DNS_ADDRESS};
+use testbed::{Rig, dnsmasq, packages, topology::DNS_ADDRESS};
 
 use crate::rig::Job;
 
@@ -27,15 +27,8 @@ impl Dnsmasq {
 
     fn with_servers(rig: &Rig, servers: &[&str]) -> Self {
         let mut command = rig.node.command(packages::path_of("dnsmasq").unwrap());
-        command.args([
-            "--keep-in-foreground",
-            "--no-resolv",
-            "--no-hosts",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-            "--user=root",
-        ]);
         command
+            .args(dnsmasq::OPTIONS)
             .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--port=5399"])
             .args(servers.iter().map(|server| format!("--server={server}")));
         Self(command.spawn().unwrap())

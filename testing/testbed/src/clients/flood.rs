@@ -9,6 +9,8 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
 };
 
+use crate::dns_query;
+
 /// Packets between two looks at the clock.
 const BURST: u32 = 64;
 
@@ -97,13 +99,7 @@ fn syn(options: &FloodOptions, port: u16, number: u32) -> Vec<u8> {
 }
 
 fn query(options: &FloodOptions, port: u16, number: u32) -> Vec<u8> {
-    let mut message = (number as u16).to_be_bytes().to_vec();
-    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in options.name.split('.') {
-        message.push(label.len() as u8);
-        message.extend(label.bytes());
-    }
-    message.extend([0, 0, 1, 0, 1]);
+    let message = dns_query::query(number as u16, &options.name, dns_query::A);
     let mut datagram = port.to_be_bytes().to_vec();
     datagram.extend(options.target.port().to_be_bytes());
     datagram.extend((message.len() as u16 + 8).to_be_bytes());

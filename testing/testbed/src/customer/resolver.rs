@@ -188,23 +188,11 @@ fn hash(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
-        let mut query = id.to_be_bytes().to_vec();
-        query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        for label in name.split('.') {
-            query.push(label.len() as u8);
-            query.extend(label.bytes());
-        }
-        query.push(0);
-        query.extend(kind.to_be_bytes());
-        query.extend([0, 1]);
-        query
-    }
+    use crate::dns_query::{A, query};
 
     #[test]
     fn a_response_depends_on_every_octet_of_the_query() {
-        let (first, second) = (query(1, "www.example.test", 1), query(2, "www.example.test", 1));
+        let (first, second) = (query(1, "www.example.test", A), query(2, "www.example.test", A));
         let (first, second) = (response(&first).unwrap(), response(&second).unwrap());
         assert_eq!(first.len(), second.len());
         assert_ne!(first[2..], second[2..]);
@@ -213,7 +201,7 @@ mod tests {
 
     #[test]
     fn only_names_of_its_zone_exist() {
-        let code = |name: &str| response(&query(7, name, 1)).unwrap()[3] & 15;
+        let code = |name: &str| response(&query(7, name, A)).unwrap()[3] & 15;
         assert_eq!(code("WWW.Example.test"), 0);
         assert_eq!(code("artifactory.internal.company.net"), 3);
         assert_eq!(response(b"not a query"), None);
