@@ -51,16 +51,15 @@ impl BackendHealth {
         let pace = ProbePace {
             interval: config.health.probe_interval,
             timeout: config.health.connect_timeout,
+            check: self.tick + self.due.saturating_duration_since(Instant::now()),
         };
-        let gap = pace.longest_gap(self.tick + self.due.saturating_duration_since(Instant::now()));
         // A probe learns nothing about a backend that accepts connects and resets the connections.
         unhealthy.retain(|backend| backend.cause == EjectionCause::Connect);
         for (backend, hold) in self.probes.send(unhealthy, pace) {
-            let time = gap.min(hold);
-            if time.is_zero() {
+            if hold.is_zero() {
                 continue;
             }
-            if let Err(error) = reconciler.datapath.extend_ejection(backend, time) {
+            if let Err(error) = reconciler.datapath.extend_ejection(backend, hold) {
                 warn!(
                     backend = %backend.address,
                     "failed to extend a backend's ejection: {}",

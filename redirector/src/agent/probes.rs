@@ -85,13 +85,15 @@ pub(crate) struct ProbePace {
     pub(crate) interval: Duration,
     /// Timeout of one probe.
     pub(crate) timeout: Duration,
+    /// Time between two checks of the backends' health, which probes wait for.
+    pub(crate) check: Duration,
 }
 
 impl ProbePace {
     /// The longest time between the starts of two probes, for which the first one extends the
-    /// ejection of its backend. `check` is the time between two checks of the backends' health.
-    pub(crate) fn longest_gap(self, check: Duration) -> Duration {
-        self.interval.max(self.timeout) + 2 * check
+    /// ejection of its backend.
+    fn longest_gap(self) -> Duration {
+        self.interval.max(self.timeout) + 2 * self.check
     }
 }
 
@@ -102,7 +104,7 @@ pub(crate) struct ProbeResult {
     pub(crate) backend: RouteBackend,
     /// How long it took.
     pub(crate) took: Duration,
-    /// How long the backend may be held out if the probe failed.
+    /// How long the backend is held out if the probe failed.
     pub(crate) hold: Duration,
     /// How long the connect took, or why it failed.
     pub(crate) outcome: Result<Duration, io::Error>,
@@ -113,7 +115,7 @@ pub(crate) struct ProbeResult {
 
 impl Probes {
     /// Probes each unhealthy backend that is due and not being probed; one that was healthy before
-    /// is due at once. Returns the probed ones, and for how long each may be held out.
+    /// is due at once. Returns the probed ones, and for how long each is held out.
     pub(crate) fn send(
         &mut self,
         unhealthy: Vec<UnhealthyBackend>,
@@ -136,7 +138,7 @@ impl Probes {
             watched.due = now + pace.interval;
             let left = MAX_HOLD.saturating_sub(now - watched.failures.2);
             let hold = if watched.settled { Duration::ZERO } else { left };
-            sent.push((key, hold));
+            sent.push((key, hold.min(pace.longest_gap())));
             self.spawn(backend, hold, pace);
         }
         sent
@@ -151,7 +153,7 @@ impl Probes {
             let (began, at) = (Instant::now(), SocketAddr::new(backend.address, backend.port));
             let outcome = backend::probe(at, source, pace.timeout).await;
             let took = began.elapsed();
-            let hold = hold.saturating_sub(took).min(pace.interval.max(pace.timeout));
+            let hold = hold.saturating_sub(took).min(pace.longest_gap());
             ProbeResult { backend, took, hold, outcome, ends_ejection: false }
         });
     }
@@ -206,8 +208,12 @@ mod tests {
         }
     }
 
-    const PACE: ProbePace =
-        ProbePace { interval: Duration::from_millis(100), timeout: Duration::from_secs(2) };
+    /// Has a longer gap than [`MAX_HOLD`].
+    const PACE: ProbePace = ProbePace {
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_secs(2),
+        check: MAX_HOLD,
+    };
 
     #[tokio::test]
     async fn a_backend_has_one_probe_at_a_time() {
@@ -314,15 +320,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_probe_extends_the_ejection_until_the_next_one_starts() {
-        let check = Duration::from_millis(500);
+    #[tokio::test]
+    async fn a_probe_holds_its_backend_until_the_next_one_starts() {
         for (interval, timeout, gap) in [(5, 3, 6), (1, 3, 4)] {
             let pace = ProbePace {
                 interval: Duration::from_secs(interval),
                 timeout: Duration::from_secs(timeout),
+                check: Duration::from_millis(500),
             };
-            assert_eq!(pace.longest_gap(check), Duration::from_secs(gap));
+            let mut probes = Probes::default();
+            let sent = probes.send(vec![unhealthy(1)], pace);
+            assert_eq!(sent, [(unhealthy(1).place(), Duration::from_secs(gap))]);
+            let probed = probes.next().await.expect("it ends");
+            assert!(probed.has_failed(), "nobody listens");
+            assert_eq!(probed.hold, Duration::from_secs(gap), "an agreement begins a new ejection");
         }
     }
 }

@@ -25,11 +25,11 @@ const MAX_KNOWN: usize = 8192;
 /// Unknown clients that are looked up in a second, so that a flood of them costs little; the others
 /// are strangers.
 const MAX_LOOKUPS: u32 = 2000;
-/// The interfaces are read again for one that is not among the executors', at most this often: it
-/// may have become one of theirs.
-const MIN_AGE: Duration = Duration::from_millis(50);
+/// The interfaces are read again for one that is not among the executors', at most this often for
+/// each: it may have become one of theirs.
+const RECHECK: Duration = Duration::from_millis(50);
 /// The same for an uplink, which all strangers come from.
-const MAX_UPLINK_AGE: Duration = Duration::from_secs(2);
+const UPLINK_RECHECK: Duration = Duration::from_secs(2);
 
 /// The clients that are known, and the interfaces.
 pub(crate) struct ExecutorClients {
@@ -48,6 +48,8 @@ struct State {
     /// Held, so that look-ups need no free descriptor.
     socket: Option<RouteSocket>,
     interfaces: Option<Interfaces>,
+    /// When an interface was found not to be an executor's, by index.
+    strangers: HashMap<u32, Instant>,
     /// The beginning of the current second, and the look-ups in it.
     second: Option<(Instant, u32)>,
 }
@@ -56,8 +58,7 @@ impl ExecutorClients {
     /// Knows no client yet, and reads the interfaces of this thread's network.
     pub(crate) fn open() -> Self {
         let mut socket = RouteSocket::open().ok();
-        let interfaces =
-            socket.as_mut().and_then(|socket| Interfaces::read(socket, Instant::now()).ok());
+        let interfaces = socket.as_mut().and_then(|socket| Interfaces::read(socket).ok());
         Self { state: Mutex::new(State { socket, interfaces, ..State::default() }) }
     }
 
@@ -129,17 +130,23 @@ impl State {
         interface: u32,
         now: Instant,
     ) -> io::Result<bool> {
-        if let Some(read) = &self.interfaces {
-            let age = now.duration_since(read.at);
-            if read.executors.contains_key(&interface) {
-                return Ok(true);
-            }
-            if age < if read.uplinks.contains(&interface) { MAX_UPLINK_AGE } else { MIN_AGE } {
-                return Ok(false);
-            }
+        let read = self.interfaces.as_ref();
+        if read.is_some_and(|read| read.executors.contains_key(&interface)) {
+            return Ok(true);
         }
-        let read = self.interfaces.insert(Interfaces::read(socket, now)?);
-        Ok(read.executors.contains_key(&interface))
+        let is_uplink = read.is_some_and(|read| read.uplinks.contains(&interface));
+        let recheck = if is_uplink { UPLINK_RECHECK } else { RECHECK };
+        let is_recent = |at: &Instant| now.duration_since(*at) < recheck;
+        if self.strangers.get(&interface).is_some_and(is_recent) {
+            return Ok(false);
+        }
+        let read = self.interfaces.insert(Interfaces::read(socket)?);
+        let is_of_executors = read.executors.contains_key(&interface);
+        if !is_of_executors {
+            self.strangers.retain(|_, at| now.duration_since(*at) < UPLINK_RECHECK);
+            self.strangers.insert(interface, now);
+        }
+        Ok(is_of_executors)
     }
 }
 
@@ -176,16 +183,15 @@ fn route_to(socket: &mut RouteSocket, address: IpAddr) -> Option<Way> {
 
 /// The interfaces of this host.
 struct Interfaces {
-    at: Instant,
     uplinks: BTreeSet<u32>,
     /// Those behind which executors are, by index.
     executors: BTreeMap<u32, String>,
 }
 
 impl Interfaces {
-    fn read(socket: &mut RouteSocket, at: Instant) -> io::Result<Self> {
+    fn read(socket: &mut RouteSocket) -> io::Result<Self> {
         let uplinks = list_uplinks(socket);
-        Ok(Self { at, executors: of_executors(&list_links(socket)?, &uplinks), uplinks })
+        Ok(Self { executors: of_executors(&list_links(socket)?, &uplinks), uplinks })
     }
 }
 
@@ -195,7 +201,7 @@ impl Interfaces {
 ///
 /// If the kernel does not list the interfaces.
 pub fn executor_interfaces() -> io::Result<Vec<String>> {
-    let read = Interfaces::read(&mut RouteSocket::open()?, Instant::now())?;
+    let read = Interfaces::read(&mut RouteSocket::open()?)?;
     Ok(read.executors.into_values().collect())
 }
 

@@ -17,6 +17,18 @@ fn answer_to(job: &Job, neighbour: &str, port: u16) -> String {
 }
 
 #[test]
+fn pods_that_start_soon_after_one_another_are_answered_at_once() {
+    let job = Job::with_config(CONFIG);
+    // Only the first query of a pod shows the shim its interface.
+    for number in 0..24 {
+        let pod = pod(&job, &format!("new{number}"), ONE);
+        let vip = address(&pod, INTERNAL_NAME);
+        assert!(is_vip(&vip), "{number}: {vip:?}\n{}", job.agent.log_tail());
+    }
+    assert_eq!(job.json(&["status"])["dns"]["counters"]["denied_clients"], 0);
+}
+
+#[test]
 fn neighbours_with_private_addresses_are_refused() {
     let listen = format!("[dns]\nlisten = [\"{NODE_ADDRESS}:53\", \"169.254.20.53:53\"]\n");
     let job = Job::with_config(&CONFIG.replace("[dns]\n", &listen));
