@@ -47,7 +47,6 @@ pub use process::{
 pub use standby::WhenTaken;
 pub use state::healing::end_restoring;
 pub use views::offline_status::{agent_dead, agent_silent, other_version, pinned_status};
-pub(crate) use views::uncovered::uncovered;
 
 use crate::config::{Accepted, ConfigErrors};
 

@@ -22,6 +22,7 @@ use crate::{
         command::{Caller, Command, Handle},
         error::{ApiError, ErrorCode},
         hand_over::{self, HandOver},
+        uncovered::uncovered,
     },
     net,
     route::{RawRoute, RoutePatch, SourceName},
@@ -85,12 +86,19 @@ pub(super) fn router(
         })
 }
 
+/// What the agent knows, and what the host's sockets show: the agent does not wait for their lists.
 async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
     let mut status = shared.handle.send(Command::Status).await?;
     if let Some(datapath) = &mut status.datapath {
-        datapath.source_ports.extend(source_ports(&status.routes).await);
+        datapath.source_ports = source_ports(&status.routes).await;
+        datapath.uncovered = uncovered_cgroups(&datapath.attachments).await;
     }
     Ok(Json(status))
+}
+
+async fn uncovered_cgroups(attachments: &[api::AttachmentInfo]) -> Vec<api::UncoveredCgroup> {
+    let attached: Vec<_> = attachments.iter().filter_map(|at| at.cgroup.clone()).collect();
+    tokio::task::spawn_blocking(move || uncovered(&attached)).await.unwrap_or_default()
 }
 
 async fn source_ports(routes: &[api::RouteView]) -> Vec<api::SourcePortsInfo> {

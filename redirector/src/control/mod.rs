@@ -18,6 +18,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod uncovered;
 
 pub use client::{Client, ClientError, EventStream};
 pub use command::{Caller, Command, Handle, Reply};
@@ -27,3 +28,4 @@ pub use hand_over::{HandOver, Predecessor, Successor};
 pub(crate) use plural::count;
 pub use server::{Limits, Server};
 pub use socket::SocketError;
+pub(crate) use uncovered::uncovered;

@@ -10,4 +10,3 @@ pub(crate) mod route_problems;
 pub(crate) mod route_view;
 pub(crate) mod status;
 pub(crate) mod status_line;
-pub(crate) mod uncovered;

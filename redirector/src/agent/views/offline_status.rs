@@ -13,11 +13,13 @@ use crate::{
         interception,
         process::version_record,
         state::packet_pressure::Pressure,
-        views::{datapath_view, packet_problems, packet_view, route_view, uncovered},
+        views::{datapath_view, packet_problems, packet_view, route_view},
     },
-    control::api::{self, InterceptWay, Problem, ProblemCode},
+    control::{
+        self,
+        api::{self, InterceptWay, Problem, ProblemCode},
+    },
     datapath::{self, DatapathError, PinnedStatus},
-    net,
     route::SourceName,
     state,
 };
@@ -126,10 +128,7 @@ fn datapath_info(pinned: &PinnedStatus, bpffs: &Path, state_dir: &Path) -> api::
         attachments,
         cgroup2_mount: datapath::cgroup2_mount().ok(),
         pending_attachments: Vec::new(),
-        uncovered: uncovered::uncovered(
-            &datapath_view::directories(&pinned.attachments),
-            &net::tcp_sockets().unwrap_or_default(),
-        ),
+        uncovered: control::uncovered(&datapath_view::directories(&pinned.attachments)),
         source_ports: Vec::new(),
         pods: None,
         draining_cgroups: 0,

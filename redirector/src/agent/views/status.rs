@@ -7,13 +7,13 @@ use crate::{
         views::{
             agent_problems, datapath_view, packet_view,
             route_problems::{self, HostSearchList},
-            route_view, uncovered,
+            route_view,
         },
     },
     control::api,
     datapath,
     dns::{Publisher, UpstreamHealth},
-    net::{self, SearchList},
+    net::SearchList,
 };
 
 /// Everything that an operator asks first.
@@ -92,7 +92,6 @@ fn datapath(state: &AgentState, packet: api::PacketInfo) -> api::DatapathInfo {
     let (reconciler, attachments) = (&state.reconciler, state.attachments.attachments());
     let (status, pool) = (reconciler.datapath.status(), reconciler.pool());
     let agent = &state.config.at_start().agent;
-    let sockets = net::tcp_sockets().unwrap_or_default();
     let pending = state.attachments.pending().iter();
     api::DatapathInfo {
         abi: status.abi,
@@ -109,7 +108,7 @@ fn datapath(state: &AgentState, packet: api::PacketInfo) -> api::DatapathInfo {
                 reason: cgroup.reason.clone(),
             })
             .collect(),
-        uncovered: uncovered::uncovered(&datapath_view::directories(attachments), &sockets),
+        uncovered: Vec::new(),
         source_ports: Vec::new(),
         pods: state.pods.view(&state.config.current().attach.pods),
         draining_cgroups: reconciler.datapath.draining(),

@@ -17,10 +17,10 @@ use crate::{
         output::{OutputArgs, table, write_table},
     },
     config::{Config, Intercept},
-    control::api,
+    control::{self, api},
     datapath::{self, Check as Checked, Outcome, Settings},
     host::{self, HostError},
-    net::{self, SearchList},
+    net::SearchList,
     route::import::old_wildcards_warning,
 };
 
@@ -89,7 +89,7 @@ fn of_configuration(path: &Path, loaded: Result<&Config, String>) -> Checked {
                 "begin the file with `wildcards = \"one_label\"`",
             ),
             None => {
-                let routes = crate::control::count(config.routes.len(), "route");
+                let routes = control::count(config.routes.len(), "route");
                 Checked::ok("configuration", format!("{}: {routes}", path.display()))
             }
         },
@@ -181,8 +181,7 @@ fn scope(config: &Config) -> Checked {
         return Checked::ok(NAME, "unknown: see cgroup2");
     };
     let attached: Vec<_> = cgroups.into_iter().map(|cgroup| cgroup.path).collect();
-    let sockets = net::tcp_sockets().unwrap_or_default();
-    match status::uncovered(&crate::agent::uncovered(&attached, &sockets)) {
+    match status::uncovered(&control::uncovered(&attached)) {
         none if none.is_empty() => Checked::ok(NAME, "nothing with sockets is left out"),
         some => Checked::ok(NAME, format!("not in attach.cgroups: {}", some.join(", "))),
     }

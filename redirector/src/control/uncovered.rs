@@ -7,15 +7,16 @@ use crate::{
     config::Preset,
     control::api::UncoveredCgroup,
     datapath::{self, Cgroup},
-    net::{self, TcpSocket},
+    net,
 };
 
 /// The most cgroups that a status has.
 const MAX_LISTED: usize = 100;
 
-/// What is neither at nor below one of the `attached` cgroups, presets first.
-pub(crate) fn uncovered(attached: &[PathBuf], sockets: &[TcpSocket]) -> Vec<UncoveredCgroup> {
-    let mut owners = net::tcp_owners(sockets);
+/// What is neither at nor below one of the `attached` cgroups, presets first. Reads the kernel's
+/// list of sockets and all cgroups, which takes a while on a large node.
+pub(crate) fn uncovered(attached: &[PathBuf]) -> Vec<UncoveredCgroup> {
+    let mut owners = net::tcp_owners(&net::tcp_sockets().unwrap_or_default());
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let paths = match owners.is_empty() {
         true => Default::default(),
