@@ -1,5 +1,5 @@
-//! bpf(2) commands of the comparison: a program that makes socket storage, and the kernel's clock
-//! on programs.
+//! bpf(2) commands of the comparison: programs that keep something for each socket, and the
+//! kernel's clock on programs.
 //!
 //! Every object is gone with its descriptor.
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     bpf::{self, Attributes, EXIT, Instruction, MOV_IMMEDIATE},
-    peers::cgroup_programs::{Attached, CONNECT4, EMPTY, HOOKS, Hook, attach},
+    peers::cgroup_programs::{Attached, CONNECT4, EMPTY, HOOKS, Hook, SOCK_RELEASE, attach},
 };
 
 // Commands (`enum bpf_cmd`).
@@ -19,6 +19,7 @@ const PROG_QUERY: i64 = 16;
 const BTF_LOAD: i64 = 18;
 const ENABLE_STATS: i64 = 32;
 
+const MAP_TYPE_HASH: u32 = 1;
 const MAP_TYPE_SK_STORAGE: u32 = 24;
 const F_NO_PREALLOC: u32 = 1;
 /// Bytes of the redirector's socket storage.
@@ -32,12 +33,83 @@ pub(super) fn attach_storage(cgroup: &File) -> Result<Attached> {
     attach(cgroup, HOOKS.map(|hook| (hook, if hook == CONNECT4 { &program[..] } else { EMPTY })))
 }
 
+/// As [`attach_storage`], but with an entry of a hash table in place of the storage: the other way
+/// to keep something for a socket. The program at sock_release deletes it.
+pub(super) fn attach_hash_entry(cgroup: &File) -> Result<Attached> {
+    let map = hash_map().context("failed to make a hash table")?;
+    let (make, delete) = (make_entry(map.as_raw_fd()), delete_entry(map.as_raw_fd()));
+    attach(
+        cgroup,
+        HOOKS.map(|hook| match hook {
+            CONNECT4 => (hook, &make[..]),
+            SOCK_RELEASE => (hook, &delete[..]),
+            _ => (hook, EMPTY),
+        }),
+    )
+}
+
+const MOV: u8 = 0xbf;
+const ADD_IMMEDIATE: u8 = 0x07;
+const STORE_DOUBLE: u8 = 0x7b;
+const STORE_DOUBLE_IMMEDIATE: u8 = 0x7a;
+const LOAD_MAP: u8 = 0x18;
+const CALL: u8 = 0x85;
+/// `bpf_get_socket_cookie`.
+const SOCKET_COOKIE: i32 = 46;
+/// Where the key is, from the frame pointer. The value is below it.
+const KEY: i16 = -8;
+
+/// `bpf_map_update_elem(map, &cookie, &zeros, 0); return 1`
+fn make_entry(map: i32) -> Vec<Instruction> {
+    const MAP_UPDATE: i32 = 2;
+    let value = KEY - STORAGE_SIZE as i16;
+    let mut program = socket_key(map);
+    program
+        .extend((value..KEY).step_by(8).map(|offset| (STORE_DOUBLE_IMMEDIATE, 10, 0, offset, 0)));
+    program.extend([
+        (MOV, 3, 10, 0, 0),
+        (ADD_IMMEDIATE, 3, 0, 0, i32::from(value)),
+        (MOV_IMMEDIATE, 4, 0, 0, 0),
+        (CALL, 0, 0, 0, MAP_UPDATE),
+    ]);
+    program.extend_from_slice(EMPTY);
+    program
+}
+
+/// `bpf_map_delete_elem(map, &cookie); return 1`
+fn delete_entry(map: i32) -> Vec<Instruction> {
+    const MAP_DELETE: i32 = 3;
+    let mut program = socket_key(map);
+    program.push((CALL, 0, 0, 0, MAP_DELETE));
+    program.extend_from_slice(EMPTY);
+    program
+}
+
+/// Stores the socket's cookie as the key; sets the first two arguments of a call.
+fn socket_key(map: i32) -> Vec<Instruction> {
+    vec![
+        (CALL, 0, 0, 0, SOCKET_COOKIE),
+        (STORE_DOUBLE, 10, 0, KEY, 0),
+        (LOAD_MAP, 1, 1, 0, map),
+        (0, 0, 0, 0, 0),
+        (MOV, 2, 10, 0, 0),
+        (ADD_IMMEDIATE, 2, 0, 0, i32::from(KEY)),
+    ]
+}
+
+/// Takes memory as it needs it, and has room for as many connections as a node may have.
+fn hash_map() -> Result<OwnedFd> {
+    const ENTRIES: u32 = 1 << 20;
+    let mut attributes = Attributes::default();
+    attributes.word(0, MAP_TYPE_HASH).word(4, 8).word(8, STORAGE_SIZE).word(12, ENTRIES);
+    attributes.word(16, F_NO_PREALLOC);
+    Ok(attributes.descriptor(bpf::MAP_CREATE)?)
+}
+
 /// `if (ctx->sk) bpf_sk_storage_get(map, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE); return 1`
 fn make_storage(map: i32) -> Vec<Instruction> {
     const LOAD_DOUBLE: u8 = 0x79;
-    const LOAD_MAP: u8 = 0x18;
     const JUMP_EQUAL: u8 = 0x15;
-    const CALL: u8 = 0x85;
     const SK_OFFSET: i16 = 64;
     const SK_STORAGE_GET: i32 = 107;
     vec![

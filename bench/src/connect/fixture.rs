@@ -41,6 +41,8 @@ pub(super) struct Fixture {
     empty: Client,
     /// As `empty`, but with socket storage made at each connect.
     storage: Client,
+    /// As `storage`, but with an entry of a hash table.
+    hash_entry: Client,
     /// The redirector; the route has one backend.
     ours: Client,
     /// The redirector, with a route of two backends; it has none before the pool is full.
@@ -53,7 +55,7 @@ pub(super) struct Fixture {
     baseline: Option<Baseline>,
     _server: Worker,
     _haproxy: Service,
-    _attached: [Attached; 2],
+    _attached: [Attached; 3],
     _agent: Agent,
     _executors: [Executor; 3],
     files: std::path::PathBuf,
@@ -77,8 +79,13 @@ impl Fixture {
         // The clients of different cgroups share one namespace.
         client::prohibit_port(&executors[0])?;
         let beside = |name: &str| executors[0].beside(&format!("kubepods/pod{name}"));
-        let (bare, empty, storage) = (beside("bare")?, beside("empty")?, beside("storage")?);
-        let attached = [attach_empty(&cgroup(&empty)?)?, bpf::attach_storage(&cgroup(&storage)?)?];
+        let (bare, empty) = (beside("bare")?, beside("empty")?);
+        let (storage, hash_entry) = (beside("storage")?, beside("hashentry")?);
+        let attached = [
+            attach_empty(&cgroup(&empty)?)?,
+            bpf::attach_storage(&cgroup(&storage)?)?,
+            bpf::attach_hash_entry(&cgroup(&hash_entry)?)?,
+        ];
 
         translate(executors[1].sandbox(), at(2))?;
         let haproxy = haproxy(executors[2].outside(), at(3), core)?;
@@ -90,6 +97,7 @@ impl Fixture {
             bare: client(&bare, at(1), at(1))?,
             empty: client(&empty, at(1), at(1))?,
             storage: client(&storage, at(1), at(1))?,
+            hash_entry: client(&hash_entry, at(1), at(1))?,
             ours: client(executors[0].sandbox(), at(1), own)?,
             two: client(executors[0].sandbox(), at(1), own)?,
             dnat: client(executors[1].sandbox(), at(2), translated)?,
@@ -112,6 +120,7 @@ impl Fixture {
             ClientKind::Bare => &mut self.bare,
             ClientKind::Empty => &mut self.empty,
             ClientKind::Storage => &mut self.storage,
+            ClientKind::HashEntry => &mut self.hash_entry,
             ClientKind::Redirector => &mut self.ours,
             ClientKind::TwoBackends => &mut self.two,
             ClientKind::Dnat => &mut self.dnat,

@@ -9,9 +9,9 @@ use super::{
     report::{HookCost, Report, Scenario},
     rounds::{self, ClockedRounds, Limit, Load},
     variants::{
-        BARE, BASELINE_HIT, BASELINE_MISS, DNAT, EMPTY, HIT, HIT_ANY, HIT_TWO, HOT, HOT_FULL,
-        HOT_UNSAMPLED, MISS, PROXY, STORAGE, TCP, TCP_FULL, UDP, UDP_FULL, UDP_LIFE, UDP_SEND,
-        Variant,
+        BARE, BASELINE_HIT, BASELINE_MISS, DNAT, EMPTY, HASH_ENTRY, HIT, HIT_ANY, HIT_TWO, HOT,
+        HOT_FULL, HOT_UNSAMPLED, MISS, PROXY, STORAGE, TCP, TCP_FULL, UDP, UDP_FULL, UDP_LIFE,
+        UDP_SEND, Variant,
     },
 };
 use crate::{
@@ -79,7 +79,7 @@ impl Session<'_> {
         let send = Load { operation: Operation::UdpSend, count: UDP_BATCH / 3 };
         let miss = self.and_baseline(&[BARE, EMPTY, MISS], &[BASELINE_MISS]);
         let sending = self.and_baseline(&[BARE, MISS], &[BASELINE_MISS]);
-        let tcp = [BARE, EMPTY, STORAGE, MISS, HIT, DNAT, PROXY];
+        let tcp = [BARE, EMPTY, STORAGE, HASH_ENTRY, MISS, HIT, DNAT, PROXY];
         let tcp = self.and_baseline(&tcp, &[BASELINE_MISS, BASELINE_HIT]);
         Ok(vec![
             self.compare(UDP, udp, &miss, 15.0)?,

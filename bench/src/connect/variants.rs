@@ -11,6 +11,8 @@ pub(super) enum ClientKind {
     Empty,
     /// Programs that return at once, and socket storage made at each connect.
     Storage,
+    /// The same with an entry of a hash table in place of the storage.
+    HashEntry,
     /// The redirector.
     Redirector,
     /// The redirector, and a route of two backends.
@@ -59,6 +61,7 @@ const fn indirect(name: &'static str, client: ClientKind) -> Variant {
 pub(super) const BARE: Variant = direct("bare", ClientKind::Bare);
 pub(super) const EMPTY: Variant = direct("empty programs", ClientKind::Empty);
 pub(super) const STORAGE: Variant = direct("empty + socket storage", ClientKind::Storage);
+pub(super) const HASH_ENTRY: Variant = direct("empty + hash entry", ClientKind::HashEntry);
 pub(super) const MISS: Variant = direct("redirector, miss", ClientKind::Redirector);
 pub(super) const HIT: Variant = indirect("redirector, hit", ClientKind::Redirector);
 pub(super) const HIT_TWO: Variant =

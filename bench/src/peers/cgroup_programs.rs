@@ -31,6 +31,8 @@ pub(crate) const CONNECT4: Hook = Hook { name: "connect4", program_type: SOCK_AD
 pub(crate) const GETPEERNAME4: Hook =
     Hook { name: "getpeername4", program_type: SOCK_ADDR, number: 29 };
 
+pub(crate) const SOCK_RELEASE: Hook = Hook { name: "sock_release", program_type: SOCK, number: 34 };
+
 /// The hooks that a TCP connect or a UDP one passes where the redirector is attached.
 pub(crate) const HOOKS: [Hook; 6] = [
     CONNECT4,
@@ -38,7 +40,7 @@ pub(crate) const HOOKS: [Hook; 6] = [
     GETPEERNAME4,
     Hook { name: "getpeername6", program_type: SOCK_ADDR, number: 30 },
     Hook { name: "sock_ops", program_type: SOCK_OPS, number: 3 },
-    Hook { name: "sock_release", program_type: SOCK, number: 34 },
+    SOCK_RELEASE,
 ];
 
 /// `r0 = 1; exit`: allow, and nothing else.
