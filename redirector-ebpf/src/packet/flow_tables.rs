@@ -124,6 +124,20 @@ pub(crate) fn interface(index: u32) -> *mut Interface {
     }
 }
 
+/// The counters of an interface's flows; null if none has begun there.
+#[inline(always)]
+pub(crate) fn flows_of(interface: u32) -> *mut InterfaceFlows {
+    let key = u64::from(interface);
+    // SAFETY: as above.
+    unsafe {
+        bpf_map_lookup_elem(
+            (&raw const RD_IF_FLOWS).cast_mut().cast(),
+            (&raw const key).cast_mut().cast(),
+        )
+        .cast()
+    }
+}
+
 /// The counters of an interface's flows, which are created by the first one; null without memory.
 #[inline(always)]
 pub(crate) fn interface_flows(work: *mut Work) -> *mut InterfaceFlows {

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use redirector_common::packet::flow::{filter_bit4, filter_bit6};
 
 use super::{
-    flow_tables::count,
+    flow_tables::{count, flows_of},
     guest,
     headers::{Ipv4, Ipv6},
     icmp,
@@ -59,7 +59,7 @@ pub(crate) fn ingress6(skb: *mut __sk_buff, ip: Ipv6) -> i32 {
 #[inline(always)]
 pub(crate) fn egress4(skb: *mut __sk_buff, ip: Ipv4) -> i32 {
     match ip.protocol() {
-        TCP if may_be_backend(filter_bit4(ip.source())) && !ip.is_fragment() => {
+        TCP if may_be_reply(skb, filter_bit4(ip.source())) && !ip.is_fragment() => {
             replies::reply4(skb)
         }
         ICMP if !ip.is_fragment() => icmp::rd_icmp4(skb, icmp::TO_GUEST),
@@ -71,13 +71,28 @@ pub(crate) fn egress4(skb: *mut __sk_buff, ip: Ipv4) -> i32 {
 #[inline(always)]
 pub(crate) fn egress6(skb: *mut __sk_buff, ip: Ipv6) -> i32 {
     match ip.protocol() {
-        TCP if may_be_backend(filter_bit6(ip.source())) => replies::reply6(skb),
+        TCP if may_be_reply(skb, filter_bit6(ip.source())) => replies::reply6(skb),
         ICMP6 => icmp::rd_icmp6(skb, icmp::TO_GUEST),
         _ => NEXT,
     }
 }
 
-/// Whether an address with this bit may be a backend's: it saves all others the look-up of a flow.
+/// Whether a packet from an address with this bit may be of a flow: it saves all others the look-up
+/// of one.
+#[inline(always)]
+fn may_be_reply(skb: *mut __sk_buff, bit: u32) -> bool {
+    may_be_backend(bit) && has_begun_flows(skb)
+}
+
+/// Whether a flow has begun on the packet's interface. Executors whose cgroup is attached receive
+/// packets of backends and have no flow.
+#[inline(always)]
+fn has_begun_flows(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context has this field.
+    !flows_of(unsafe { (*skb).ifindex }).is_null()
+}
+
+/// Whether an address with this bit may be a backend's.
 #[inline(always)]
 fn may_be_backend(bit: u32) -> bool {
     // SAFETY: a map value stays mapped while a program runs.

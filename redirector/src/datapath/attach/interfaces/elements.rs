@@ -12,6 +12,9 @@ use crate::datapath::{
     load::object::Object,
 };
 
+/// Writes an element that exists, and makes none (uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
+
 /// The table.
 pub(crate) struct Elements {
     map: HashMap<MapData, u32, Interface>,
@@ -40,9 +43,11 @@ impl Elements {
     }
 
     /// As [`Elements::set`], for a new interface: an element that is there is of another one that
-    /// had this index.
+    /// had this index. That of its flows stays, with zeros: the programs run, and one may have
+    /// begun.
     pub(crate) fn reset(&mut self, target: &InterfaceTarget) -> Result<(), DatapathError> {
-        self.remove(target.index)?;
+        remove(&mut self.map, target.index)?;
+        if_present(self.flows.insert(target.index, InterfaceFlows::default(), BPF_EXIST))?;
         match target.role {
             InterfaceRole::Host => Ok(()),
             InterfaceRole::Guest => {
@@ -78,7 +83,12 @@ fn remove<V: aya::Pod>(
     map: &mut HashMap<MapData, u32, V>,
     index: u32,
 ) -> Result<(), DatapathError> {
-    match map.remove(&index) {
+    if_present(map.remove(&index))
+}
+
+/// The result of a change to an element, which may be missing.
+fn if_present(changed: Result<(), MapError>) -> Result<(), DatapathError> {
+    match changed {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))
             if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
