@@ -129,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn each_agent_of_a_crash_loop_takes_its_queries_along() {
+        let crashes = timeline(&[(8, 10, Condition::AgentAway), (9, 10, Condition::AgentAway)]);
+        for task in [AT_SHIM, AT_SHIM_BY_TCP] {
+            assert_eq!(broken(task, &crashes, &[record(8.95, Failed, "ECONNRESET")]), []);
+            let waiting = record(9.5, Failed, "no answer in time");
+            assert_eq!(broken(task, &crashes, &[waiting]), [Rule::LookupAnswered]);
+        }
+    }
+
+    #[test]
     fn an_attacked_look_up_is_answered_within_a_second() {
         let (timeline, clients) = (timeline(&[]), client(MAPPED));
         let mut slow = record(10.0, Right, "");

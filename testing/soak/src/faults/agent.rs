@@ -14,11 +14,13 @@ use crate::field::{Field, LIMIT, lock};
 const CRASHES: (u32, Duration) = (3, Duration::from_millis(700));
 
 /// Causes a fault of the agent, waits and undoes it; returns whether the next agent is ready.
+/// `note_end` is called before an agent ends that had begun since.
 pub(super) fn apply(
     field: &Field,
     fault: Fault,
     next: Option<Instant>,
     wait: &dyn Fn(),
+    note_end: &dyn Fn(),
 ) -> Result<bool> {
     let mut agent = lock(&field.agent);
     match fault {
@@ -40,6 +42,7 @@ pub(super) fn apply(
             for _ in 0..CRASHES.0 {
                 agent.relaunch()?;
                 thread::sleep(CRASHES.1);
+                note_end();
                 agent.sigkill()?;
             }
         }

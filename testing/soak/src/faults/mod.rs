@@ -68,7 +68,11 @@ impl Stage<'_> {
             | Fault::AgentUpgraded
             | Fault::AgentCrashLoop
             | Fault::AgentWithoutMemory => {
-                return agent::apply(field, step.fault, self.next_of_agent, wait);
+                let note_end = || {
+                    let text = "an agent of the crash loop ends".to_owned();
+                    lock(self.timeline).begin(now_us(), Some(Condition::AgentAway), text);
+                };
+                return agent::apply(field, step.fault, self.next_of_agent, wait, &note_end);
             }
             Fault::BackendKilled(at) => {
                 lock(&field.balancers[at]).stop()?;
