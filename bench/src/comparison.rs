@@ -57,7 +57,8 @@ fn tables(results: &Path) -> Result<String> {
         let json = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
         let report: Report = serde_json::from_slice(&json)
             .with_context(|| format!("{} is not a report", path.display()))?;
-        let _ = write!(text, "**[{name}](results/{name}.md)**, {}\n\n", report.date);
+        let Report { date, machine, .. } = &report;
+        let _ = write!(text, "**[{name}](results/{name}.md)**, {date},\n{machine}\n\n");
         text.push_str(&table(&report));
         text.push('\n');
     }
