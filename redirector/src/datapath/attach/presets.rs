@@ -67,8 +67,13 @@ const PODMAN: &[Place] = &[
 ];
 const BUILDKIT: &[Place] = &[
     own("buildkit"),
-    own("system.slice/buildkit*.service"),
-    own("user.slice/user-*.slice/user@*.service/app.slice/buildkit*.service"),
+    // Not `buildkite`.
+    own("system.slice/buildkit.service"),
+    own("system.slice/buildkit-*.service"),
+    own("system.slice/buildkitd*.service"),
+    own("user.slice/user-*.slice/user@*.service/app.slice/buildkit.service"),
+    own("user.slice/user-*.slice/user@*.service/app.slice/buildkit-*.service"),
+    own("user.slice/user-*.slice/user@*.service/app.slice/buildkitd*.service"),
     own("docker"),
     DOCKER_OF_SYSTEMD,
 ];
@@ -229,17 +234,42 @@ mod tests {
     }
 
     #[test]
+    fn daemons_of_buildkit_are_found_and_buildkite_is_none() {
+        for service in ["buildkit", "buildkitd", "buildkitd-rootless", "buildkit-containerd"] {
+            let service = format!("system.slice/{service}.service");
+            assert_eq!(decide(&[&service], &[]), [attached("buildkit", &service)]);
+        }
+    }
+
+    #[test]
     fn services_that_run_jobs_or_pull_images_are_found() {
         for service in [
             "actions.runner.acme-web.host1.service",
             "gitlab-runner.service",
             "system-buildkite\\x2dagent.slice",
+            "buildkite-agent.service",
             "executor.service",
+            "jenkins-agent.service",
+            "forgejo-runner.service",
+            "act_runner.service",
+            "woodpecker-agent.service",
+            "drone-runner-exec.service",
         ] {
             let service = format!("system.slice/{service}");
             assert_eq!(decide(&[&service], &[]), [attached("ci-runners", &service)]);
         }
-        let found = decide(&["system.slice/containerd.service", "runtime.slice/x.service"], &[]);
-        assert_eq!(found, [attached("image-pulls", "system.slice/containerd.service")]);
+        for service in [
+            "system.slice/containerd.service",
+            "system.slice/crio.service",
+            "system.slice/k3s-agent.service",
+            "system.slice/rke2-server.service",
+            "system.slice/k0sworker.service",
+            "system.slice/snap.microk8s.daemon-containerd.service",
+            "runtime.slice/containerd.service",
+            "podruntime.slice/containerd.service",
+        ] {
+            let found = decide(&[service, "runtime.slice/x.service"], &[]);
+            assert_eq!(found, [attached("image-pulls", service)]);
+        }
     }
 }

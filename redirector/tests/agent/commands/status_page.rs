@@ -120,6 +120,9 @@ fn a_browser_shows_routes_backends_and_live_events() {
         Ok(browser.evaluate(&has("connects fail"))? == true)
     })
     .unwrap();
+    browser
+        .wait_for("[...document.querySelectorAll('polyline')].some((l) => l.points.length > 1)")
+        .unwrap();
     let markup = "document.querySelectorAll('tbody img, tbody b, tbody i').length";
     assert_eq!(browser.evaluate(markup).unwrap(), 0, "foreign text became markup");
     assert_ne!(browser.evaluate("document.title").unwrap(), "owned");

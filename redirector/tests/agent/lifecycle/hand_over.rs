@@ -204,6 +204,11 @@ fn only_the_agent_of_the_same_pod_is_ready() {
         (finished.status.code(), finished.text())
     };
     assert_eq!(ready(&job), (Some(0), "the agent serves\n".to_owned()));
+    // What does not resolve is for metrics and alerts.
+    job.cli(&["route", "add", "n.internal.company.net", "nowhere.invalid"]).success().unwrap();
+    until("the agent to be degraded", LIMIT, || Ok(job.json(&["status"])["state"] == "degraded"))
+        .unwrap();
+    assert_eq!(ready(&job).0, Some(0));
     // A command in another pod, whose own agent does not run.
     let line = format!("unshare --pid --fork --mount-proc {} ready", binary().display());
     let other = job.rig.node.sandbox().run(&line, LIMIT).unwrap();
