@@ -54,7 +54,7 @@ fn the_manifest_is_what_the_chart_renders() {
 /// Kustomize reads no file outside of its folder, so its bases are copies.
 #[test]
 fn the_bases_of_kustomize_are_what_the_chart_renders() {
-    for (base, values) in [("base", "manifest"), ("cluster", "cluster")] {
+    for (base, values) in [("base", "manifest"), ("cluster", "cluster"), ("unload", "unload")] {
         let base = format!("deploy/kustomize/{base}/redirector.yaml");
         let rendered = render(Some(values)).text_without_tests();
         if std::env::var_os("REDIRECTOR_BLESS").is_some() {
@@ -145,9 +145,13 @@ fn the_custom_resources_are_rendered_and_kept() {
 
 #[test]
 fn the_kustomizations_name_files_that_exist() {
-    for (name, kind) in
-        [("base", "Kustomization"), ("component", "Component"), ("example", "Kustomization")]
-    {
+    for (name, kind) in [
+        ("base", "Kustomization"),
+        ("cluster", "Kustomization"),
+        ("component", "Component"),
+        ("example", "Kustomization"),
+        ("unload", "Kustomization"),
+    ] {
         let folder = format!("deploy/kustomize/{name}");
         let file: Value =
             serde_yaml_ng::from_str(&read(&format!("{folder}/kustomization.yaml"))).unwrap();
@@ -342,6 +346,59 @@ fn the_authorities_come_from_the_host_or_a_config_map() {
 }
 
 #[test]
+fn pods_have_what_the_values_add() {
+    let values: Value = serde_yaml_ng::from_str(&read(&helm("ci/everything-values.yaml"))).unwrap();
+    let rendered = render(Some("everything"));
+    let template = |object: &Value| object["spec"]["template"]["spec"].clone();
+    let spec = template(rendered.of_kind("DaemonSet"));
+    let tools = template(rendered.named("redirector-tools"));
+    let test = &rendered.named("redirector-test")["spec"];
+    for pod in [&spec, &tools, test] {
+        assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
+        assert_eq!(pod["nodeSelector"]["pool"], "executors");
+        assert_eq!(pod["tolerations"], values["tolerations"]);
+    }
+    let controller = template(rendered.objects_of_kind("Deployment")[0]);
+    assert_eq!(controller["imagePullSecrets"], values["imagePullSecrets"]);
+    assert_eq!(controller["tolerations"], values["controller"]["tolerations"]);
+    let agent = agent(&rendered);
+    for (list, added) in [
+        (&agent["env"], &values["extraEnv"]),
+        (&agent["volumeMounts"], &values["extraVolumeMounts"]),
+        (&spec["volumes"], &values["extraVolumes"]),
+    ] {
+        assert!(list.as_array().unwrap().contains(&added[0]), "{list}");
+    }
+}
+
+/// The pod declares no port, so the PodMonitor makes the address that the agent listens on.
+#[test]
+fn prometheus_scrapes_where_the_agent_listens() {
+    let rendered = render(Some("everything"));
+    let monitor = rendered.of_kind("PodMonitor");
+    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+    let labels = &rendered.of_kind("DaemonSet")["spec"]["template"]["metadata"]["labels"];
+    for (label, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(labels[label], *value);
+    }
+    let address = json!({
+        "sourceLabels": ["__meta_kubernetes_pod_host_ip"],
+        "replacement": "$1:9464",
+        "targetLabel": "__address__"
+    });
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    assert_eq!((&endpoint["interval"], &endpoint["relabelings"][1]), (&json!("30s"), &address));
+    let agent = agent(&rendered);
+    let env = agent["env"].as_array().unwrap();
+    let position = |name: &str| env.iter().position(|variable| variable["name"] == name).unwrap();
+    // A variable may use those before it.
+    let (host, admin) = (position("HOST_IP"), position("REDIRECTOR_AGENT_ADMIN"));
+    assert!(host < admin);
+    assert_eq!(env[host]["valueFrom"]["fieldRef"]["fieldPath"], "status.hostIP");
+    assert_eq!(env[admin]["value"], "$(HOST_IP):9464");
+}
+
+#[test]
 fn the_role_has_what_the_values_ask_for_and_no_more() {
     let rules = |rendered: &Rendered| {
         let roles = rendered.objects_of_kind("ClusterRole");
@@ -388,6 +445,9 @@ fn notes_and_test_name_what_is_installed() {
         assert!(rendered.notes.contains(line), "{}", rendered.notes);
     }
     assert!(rendered.notes.contains("explain \"artifactory.internal.company.net\""));
+    let notes = render(Some("everything")).notes;
+    let label = "namespace kube-system pod-security.kubernetes.io/enforce=privileged";
+    assert!(notes.contains(&format!("kubectl label {label}")), "{notes}");
     let test = rendered.named("redirector-test");
     assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
     assert_eq!(test["spec"]["containers"][0]["args"], json!(["status"]));
