@@ -85,6 +85,16 @@ const TESTED: &[(&str, &str, &str)] = &[
         "leaves_nothing",
     ),
     (
+        "cluster$ kubectl apply -k deploy/kustomize/unload",
+        "testing/cluster/tests/kubernetes/kustomize.rs",
+        "unloads",
+    ),
+    (
+        "cluster$ kubectl delete -k deploy/kustomize/unload",
+        "testing/cluster/tests/kubernetes/kustomize.rs",
+        "unloads",
+    ),
+    (
         "cluster$ kubectl -n kube-system port-forward redirector-abcde 9464",
         "testing/cluster/tests/kubernetes/kustomize.rs",
         "shows_the_page",
@@ -114,6 +124,11 @@ const TESTED: &[(&str, &str, &str)] = &[
             cargo test -p redirector --test guests -- --nocapture outlive",
         "redirector/tests/guests/killed.rs",
         "names_and_connects_outlive_a_killed_agent",
+    ),
+    (
+        "$ REDIRECTOR_TEST_FLEET_SECONDS=600 cargo xtask kube fleet",
+        "testing/cluster/tests/kubernetes/fleet.rs",
+        "a_change_for_a_thousand_agents_is_cheap",
     ),
 ];
 

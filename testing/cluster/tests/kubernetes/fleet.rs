@@ -2,7 +2,7 @@
 //! reports of its own. What they do is the agent's code; only the datapath is missing.
 
 use std::{
-    fs,
+    env, fs,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -26,7 +26,14 @@ use crate::{
 };
 
 const AGENTS: usize = 1000;
-const CHANGES: usize = 3;
+/// The variable with the number of seconds; ten minutes are 600.
+const VARIABLE: &str = "REDIRECTOR_TEST_FLEET_SECONDS";
+/// Without the variable.
+const SECONDS: u32 = 60;
+/// In these seconds, unless they are longer than [`LONGEST_ROUND`].
+const CHANGES: u32 = 3;
+/// From one change to the next.
+const LONGEST_ROUND: Duration = Duration::from_secs(60);
 const NAMESPACE: &str = "kube-system";
 /// A change reaches every node within the contract.
 const LIVE: Duration = Duration::from_secs(5);
@@ -157,12 +164,18 @@ fn a_change_for_a_thousand_agents_is_cheap() {
     let fleet = Fleet::start(&rig, &control);
     apply_route(&control, 0);
     await_applied(&control, 0);
+    let seconds = env::var(VARIABLE).map_or(SECONDS, |text| text.parse().unwrap());
+    let whole = Duration::from_secs(seconds.into());
+    let round = (whole / CHANGES).min(LONGEST_ROUND);
     let before = Load::read(&control);
-    std::thread::sleep(Duration::from_secs(20));
-    eprintln!("nothing changes, {}", Load::read(&control).since(&before));
-    for number in 1..=CHANGES {
+    let mut number = 0;
+    while before.at.elapsed() < whole {
+        number += 1;
+        let next = Instant::now() + round;
         changes(&control, &fleet, number);
+        rests(&control, next);
     }
+    eprintln!("{number} changes {}", Load::read(&control).since(&before));
 }
 
 /// One route more, on all nodes.
@@ -181,6 +194,15 @@ fn changes(control: &ControlPlane, fleet: &Fleet, number: usize) {
     let agents = u32::try_from(AGENTS).map(f64::from).unwrap();
     assert!(after.writes - before.writes <= agents + OTHER_WRITES);
     assert!(after.watch_bytes - before.watch_bytes <= agents * SLICE_BYTES);
+}
+
+/// Nothing changes until then.
+fn rests(control: &ControlPlane, end: Instant) {
+    let before = Load::read(control);
+    std::thread::sleep(end.saturating_duration_since(Instant::now()));
+    let after = Load::read(control);
+    eprintln!("nothing changes, {}", after.since(&before));
+    assert!(after.writes - before.writes <= OTHER_WRITES);
 }
 
 fn apply_route(control: &ControlPlane, number: usize) {

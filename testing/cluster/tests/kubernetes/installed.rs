@@ -11,7 +11,7 @@ use testbed::{Rig, service::Service, workspace};
 /// Its custom resources, and the other objects, as far as this version of Kubernetes knows them and
 /// no node is needed.
 pub(crate) fn objects() -> (Vec<Value>, Vec<Value>) {
-    let mut objects = all_objects();
+    let mut objects = objects_of_base("cluster");
     objects.retain(|object| {
         let kind = object["kind"].as_str().unwrap_or_default();
         !["DaemonSet", "Deployment", "PodDisruptionBudget"].contains(&kind)
@@ -22,9 +22,9 @@ pub(crate) fn objects() -> (Vec<Value>, Vec<Value>) {
     objects.into_iter().partition(|object| object["kind"] == "CustomResourceDefinition")
 }
 
-/// What Kustomize's base for a cluster applies.
-pub(crate) fn all_objects() -> Vec<Value> {
-    let path = workspace::root().join("deploy/kustomize/cluster/redirector.yaml");
+/// What one of Kustomize's bases applies.
+pub(crate) fn objects_of_base(base: &str) -> Vec<Value> {
+    let path = workspace::root().join(format!("deploy/kustomize/{base}/redirector.yaml"));
     let text = fs::read_to_string(path).unwrap();
     let documents = serde_yaml_ng::Deserializer::from_str(&text);
     let objects = documents.map(|document| Value::deserialize(document).unwrap());

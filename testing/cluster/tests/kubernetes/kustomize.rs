@@ -1,14 +1,14 @@
 //! The installation with Kustomize, and the status page through `kubectl port-forward`.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use serde_json::{Value, json};
-use testbed::{process::until, topology::PUBLIC_NAME};
+use testbed::topology::PUBLIC_NAME;
 
 use crate::{
     controller::{CLIENT, await_applied, await_client, fetches, goes_live},
-    installed::{all_objects, remove_rules},
-    leftovers::OBJECTS,
+    installed::{objects_of_base, remove_rules},
+    leftovers::assert_nothing_is_left,
     stage::{LIMIT, Stage},
 };
 
@@ -16,11 +16,13 @@ const SOURCE: &str = "git.internal";
 /// kubectl runs on the node, whose port 9464 is the agent's own.
 const PORTS: &str = "19464:9464";
 const URL: &str = "http://localhost:19464";
+/// Of the pods that have unloaded.
+const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10";
 
 #[test]
 fn kustomize_installs_what_kubectl_forwards() {
     let stage = Stage::start();
-    let folder = folder(&stage).display().to_string();
+    let folder = folder(&stage, "cluster");
     stage.kubectl().ok(&["apply", "-k", &folder]).unwrap();
     for workload in ["ds/redirector", "deploy/redirector-controller"] {
         let rollout = ["-n", "kube-system", "rollout", "status", "--timeout=90s", workload];
@@ -36,21 +38,36 @@ fn kustomize_installs_what_kubectl_forwards() {
     assert!(route.contains("\nstatus:\n  applied: 1\n"), "{route}");
     shows_the_page(&stage);
     stage.kubectl().ok(&["delete", "-k", &folder]).unwrap();
-    let is_gone = || Ok(!stage.kubectl().ok(&OBJECTS)?.contains("redirector"));
-    until("the objects are gone", LIMIT, is_gone).unwrap();
     assert!(fetches(&stage, SOURCE), "the kernel redirects until `redirector unload`");
+    unloads(&stage);
+}
+
+/// As docs/operator.md describes it.
+fn unloads(stage: &Stage) {
+    let folder = folder(stage, "unload");
+    stage.kubectl().ok(&["apply", "-k", &folder]).unwrap();
+    let rollout = ["-n", "kube-system", "rollout", "status", "--timeout=90s", "ds/redirector"];
+    stage.kubectl().ok(&rollout).unwrap_or_else(|error| {
+        let label = "app.kubernetes.io/name=redirector";
+        panic!("{error:#}\n{}", stage.report("kube-system", label))
+    });
+    stage.kubectl().ok(&["delete", "-k", &folder]).unwrap();
+    assert_nothing_is_left(stage);
+    assert!(!fetches(stage, SOURCE));
 }
 
 /// A copy of the kustomization that fits Debian's older Kubernetes: see [`cluster::Helm`].
-fn folder(stage: &Stage) -> PathBuf {
-    let folder = stage.rig().files().join("kustomization");
+fn folder(stage: &Stage, base: &str) -> String {
+    let folder = stage.rig().files().join(base);
     fs::create_dir(&folder).unwrap();
-    let kustomization = "deploy/kustomize/cluster/kustomization.yaml";
+    let kustomization = format!("deploy/kustomize/{base}/kustomization.yaml");
     let kustomization = testbed::workspace::root().join(kustomization);
     fs::copy(kustomization, folder.join("kustomization.yaml")).unwrap();
-    let text: String = all_objects().into_iter().map(older).collect();
+    let text: String = objects_of_base(base).into_iter().map(older).collect();
+    // The node has its own image for pods that wait.
+    let text = text.replace(PAUSE_IMAGE, cluster::TOOLS_IMAGE);
     fs::write(folder.join("redirector.yaml"), text).unwrap();
-    folder
+    folder.display().to_string()
 }
 
 /// An object as Kubernetes 1.20 knows it, as a document of YAML.
