@@ -10,7 +10,7 @@ use crate::build;
 /// Runs the soaks; false when one of them broke the contract.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     if args.list {
-        args.schedules().iter().for_each(|line| println!("{line}"));
+        args.schedules()?.iter().for_each(|line| println!("{line}"));
         return Ok(true);
     }
     if args.binary.is_none() {

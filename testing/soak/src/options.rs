@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum as _;
+
 use crate::fault::Attack;
-use crate::profile::{ATTACKS, Profile, ProfileName};
+use crate::profile::{Profile, ProfileName};
 use crate::schedule::{self, Step};
 
 /// The length of each attack unless another one is asked for, in minutes.
@@ -46,38 +49,49 @@ pub struct Options {
 
 impl Options {
     /// The soaks that they ask for, one after the other, each with its length.
-    pub(crate) fn soaks(&self) -> Vec<(Profile, Duration)> {
+    pub(crate) fn soaks(&self) -> Result<Vec<(Profile, Duration)>> {
         let minutes = |default: f64| {
             Duration::from_secs_f64(60.0 * self.minutes.unwrap_or(default).clamp(0.1, 10_000.0))
         };
-        match self.profile {
+        if let (Some(attack), ProfileName::Mixed | ProfileName::Kills) = (self.attack, self.profile)
+        {
+            bail!("--attack selects `{attack}`, which no soak plays: add `--profile attacks`");
+        }
+        Ok(match self.profile {
             ProfileName::Mixed => vec![(Profile::Mixed, minutes(MIXED_MINUTES))],
             ProfileName::Kills => {
-                let steps = self.steps_of(Profile::Kills, Duration::ZERO);
+                let steps = self.steps_of(Profile::Kills, Duration::ZERO)?;
                 let last = steps.last().map_or(Duration::ZERO, Step::end);
                 vec![(Profile::Kills, last + Duration::from_secs(10))]
             }
-            ProfileName::Attacks => ATTACKS
-                .into_iter()
-                .filter(|attack| self.attack.is_none_or(|only| only == *attack))
-                .map(|attack| (Profile::Attacks(attack), minutes(ATTACK_MINUTES) + schedule::LEAD))
+            ProfileName::Attacks => Attack::value_variants()
+                .iter()
+                .filter(|&attack| self.attack.is_none_or(|only| only == *attack))
+                .map(|&attack| (Profile::Attacks(attack), minutes(ATTACK_MINUTES) + schedule::LEAD))
                 .collect(),
-        }
+        })
     }
 
     /// The selected steps of a soak.
-    pub(crate) fn steps_of(&self, profile: Profile, length: Duration) -> Vec<Step> {
+    pub(crate) fn steps_of(&self, profile: Profile, length: Duration) -> Result<Vec<Step>> {
         let mut steps = schedule::schedule(profile, self.seed, length);
         if let Some((first, last)) = self.steps {
             steps.retain(|step| (first..=last).contains(&step.number));
+            ensure!(
+                !steps.is_empty(),
+                "--steps {first}-{last} selects no step of `{profile}`: see `--list` without it"
+            );
         }
-        steps
+        Ok(steps)
     }
 
     /// The schedules, a line for each step.
-    pub fn schedules(&self) -> Vec<String> {
-        let steps = |(profile, length)| self.steps_of(profile, length);
-        self.soaks().into_iter().flat_map(steps).map(|step| step.to_string()).collect()
+    pub fn schedules(&self) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for (profile, length) in self.soaks()? {
+            lines.extend(self.steps_of(profile, length)?.iter().map(Step::to_string));
+        }
+        Ok(lines)
     }
 }
 
@@ -92,6 +106,49 @@ fn parse_steps(text: &str) -> Result<(usize, usize), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(words: &str) -> Options {
+        #[derive(clap::Parser)]
+        #[command(no_binary_name = true)]
+        struct CommandLine {
+            #[command(flatten)]
+            options: Options,
+        }
+        <CommandLine as clap::Parser>::parse_from(words.split_whitespace()).options
+    }
+
+    #[test]
+    fn each_attack_has_a_soak() {
+        for attack in Attack::value_variants() {
+            let value = attack.to_possible_value().unwrap();
+            let options = parse(&format!("--profile attacks --attack {}", value.get_name()));
+            let [(profile, length)] = options.soaks().unwrap()[..] else { panic!("{attack}") };
+            assert_eq!(profile, Profile::Attacks(*attack));
+            assert_eq!(options.steps_of(profile, length).unwrap().len(), 1, "{attack}");
+        }
+        let all = parse("--profile attacks").schedules().unwrap();
+        assert_eq!(all.len(), Attack::value_variants().len(), "{all:?}");
+    }
+
+    #[test]
+    fn a_selection_of_nothing_is_an_error() {
+        for (words, expected) in [
+            (
+                "--attack spoofed-syns",
+                "--attack selects `spoofed SYNs`, which no soak plays: add `--profile attacks`",
+            ),
+            (
+                "--minutes 1 --steps 500-600",
+                "--steps 500-600 selects no step of `mixed`: see `--list` without it",
+            ),
+            (
+                "--profile kills --steps 500",
+                "--steps 500-500 selects no step of `kills`: see `--list` without it",
+            ),
+        ] {
+            assert_eq!(parse(words).schedules().unwrap_err().to_string(), expected);
+        }
+    }
 
     #[test]
     fn steps_are_a_number_or_a_range() {

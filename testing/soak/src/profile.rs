@@ -27,17 +27,6 @@ pub enum ProfileName {
     Attacks,
 }
 
-/// The attacks of [`ProfileName::Attacks`], each in a soak of its own.
-pub(crate) const ATTACKS: [Attack; 7] = [
-    Attack::MisboundConnects,
-    Attack::ResolverCrowd,
-    Attack::SilentResolver,
-    Attack::HalfRequests,
-    Attack::RefusedConnects,
-    Attack::SynFlood,
-    Attack::QueryFlood,
-];
-
 /// The load of a client, in operations a second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rates {

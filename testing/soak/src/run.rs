@@ -44,8 +44,8 @@ pub fn run(options: &Options, mut on_report: impl FnMut(&Report)) -> Result<Vec<
         .canonicalize()
         .with_context(|| format!("no {}: run `cargo xtask build` first", binary.display()))?;
     let mut reports = Vec::new();
-    for (profile, length) in options.soaks() {
-        let steps = options.steps_of(profile, length);
+    for (profile, length) in options.soaks()? {
+        let steps = options.steps_of(profile, length)?;
         let soak = Soak { options, profile, length, binary: &binary, steps: &steps };
         let report = soak.run()?;
         on_report(&report);
