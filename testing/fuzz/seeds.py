@@ -65,8 +65,67 @@ REPLIES = {
     "txt": msg(0x8180, (1, 1, 0, 0), BODY + rr(P, 16, (b"\xff" + b"t" * 255) * 4)),
 }
 
+EDGE = rr(P, 5, b"\4edge\xc0\x10")
+TO_CDN = rr(P, 5, name("www.cdn.net"), ttl=20)
+CDN = q("www.cdn.net")
+ANSWERS = {
+    "a": [msg(0x8180, (1, 3, 0, 1), BODY + rr(P, 1, b"\1\2\3\4") + rr(P, 1, b"\x7f\0\0\1") + rr(P, 1, b"\xcb\0\x71\7") + opt())],
+    "rejected": [msg(0x8180, (1, 2, 0, 0), BODY + rr(P, 1, b"\xa9\xfe\xa9\xfe") + rr(P, 1, b"\xc6\x12\0\7"))],
+    "cname": [msg(0x8180, (1, 2, 0, 0), BODY + EDGE + rr(b"\xc0\x2d", 1, b"\1\2\3\4"))],
+    "two-queries": [msg(0x8180, (1, 1, 0, 0), BODY + TO_CDN), msg(0x8180, (1, 1, 0, 0), CDN + rr(P, 1, b"\1\2\3\4"))],
+    "loop": [msg(0x8180, (1, 1, 0, 0), BODY + rr(P, 5, P))],
+    "loop-of-two": [msg(0x8180, (1, 1, 0, 0), BODY + TO_CDN), msg(0x8180, (1, 1, 0, 0), CDN + rr(P, 5, name("www.example.com")))],
+    "nxdomain": [REPLIES["nxdomain"]],
+    "nodata": [msg(0x8180, (1, 0, 1, 0), BODY + rr(b"\xc0\x10", 6, name("ns.example.com") + name("h") + b"\0" * 20))],
+    "referral": [msg(0x8100, (1, 0, 1, 0), BODY + rr(b"\xc0\x10", 2, name("ns.example.com")))],
+    "servfail": [REPLIES["servfail-bare"]],
+    "aaaa": [msg(0x8180, (1, 1, 0, 0), BODY + rr(P, 28, b"\x20\1\x0d\xb8" + b"\0" * 12))],
+    "odd-name": [msg(0x8180, (1, 1, 0, 0), BODY + rr(P, 5, b"\4\x1b[2J\2\xc3\xa9\0")), msg(0x8182, (0, 0, 0, 0), b"")],
+    "malformed": [REPLIES["length"]],
+    "other-class": [msg(0x8180, (1, 1, 0, 0), BODY + rr(P, 1, b"\1\2\3\4", cls=3))],
+}
+HOSTS = {
+    "plain": b"127.0.0.1 localhost\n10.0.0.9\tgit.internal git # why\n",
+    "crlf": b"127.0.0.1 localhost\r\n10.0.0.9 git.internal\r\n",
+    "six": b"::1 ip6-localhost ip6-loopback\nfe80::1%eth0 router\n",
+    "comments": b"# 10.0.0.8 no\n10.0.0.9#git\n10.0.0.9 #git\n",
+    "twice": b"10.0.0.8 git\n10.0.0.9 GIT git\n",
+    "no-address": b"git 10.0.0.9\n10.0.0 git\n10.0.0.256 git\n010.0.0.1 git\n",
+    "blank": b"\n \n\t\n10.0.0.9\n",
+    "no-end": b"10.0.0.9 git",
+    "many": b"".join(b"10.0.0.%d host%d\n" % (n, n) for n in range(40)),
+    "odd": b"10.0.0.9 \x1b[2J \xc3\xa9 a\x0bb a\x0cb\n",
+    "kubernetes": b"# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n10.1.2.3\tjob-0\n",
+}
+HTTP = {
+    "ok": b"\0HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "redirect": b"\0HTTP/1.1 307 Temporary Redirect\r\nlocation:  https://cdn.net:8443/x?y=1#z\r\n\r\n",
+    "relative": b"\0HTTP/1.1 302 Found\r\nLocation: ../ui/\r\n\r\n",
+    "authority": b"\0HTTP/1.0 301\nLocation: //user@cdn.net/x\n\n",
+    "realm": b"\0HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWww-Authenticate: Bearer service=\"r\",realm=\"https://auth.net/token\"\r\n\r\n",
+    "odd-realm": b"\0HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"http://[::1]/,scope=\"a,b\"\r\n\r\n",
+    "no-http": b"\x00220 smtp\r\n",
+    "half": b"\0HTTP/1.1 302 Fo",
+    "ssh": b"\1SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+    "ssh-behind": b"\1hello\r\nSSH-2.0-x y\nmore",
+    "target": b"\2git.internal:22",
+    "target-url": b"\2https://u:p@A.internal:8443/v2/?a=b#c",
+    "target-scp": b"\2git@a.internal:p/r.git",
+    "target-ssh": b"\2ssh://git@a.internal:7999/p/r.git",
+    "host": b"\3localhost:9464",
+    "host-four": b"\x03127.0.0.1:9464",
+    "host-six": b"\3[::1]:9464",
+    "host-mapped": b"\3[::ffff:10.0.0.5]",
+    "host-rebound": b"\x03127.0.0.1.example:9464",
+}
+
+def sized(packets):
+    return b"".join(struct.pack(">H", len(packet)) + packet for packet in packets)
+
 for target, seeds in {"query": {k: b"\0" + v for k, v in QUERIES.items()} | {k + "-real": b"\1" + v for k, v in QUERIES.items() if k in ("a", "aaaa-wildcard", "any", "long")},
-                      "reply": {k: struct.pack(">H", len(ASKED)) + ASKED + v for k, v in REPLIES.items()}}.items():
+                      "reply": {k: struct.pack(">H", len(ASKED)) + ASKED + v for k, v in REPLIES.items()},
+                      "answer": {k: sized(v) for k, v in ANSWERS.items()},
+                      "hosts": HOSTS, "http": HTTP}.items():
     (HERE / target).mkdir(parents=True, exist_ok=True)
     for seed, data in seeds.items():
         (HERE / target / seed).write_bytes(data)

@@ -9,8 +9,10 @@ use crate::build;
 
 /// Runs the soaks; false when one of them broke the contract.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    // Before the build: a selection of nothing is refused at once.
+    let schedules = args.schedules()?;
     if args.list {
-        args.schedules()?.iter().for_each(|line| println!("{line}"));
+        schedules.iter().for_each(|line| println!("{line}"));
         return Ok(true);
     }
     if args.binary.is_none() {

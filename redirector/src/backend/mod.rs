@@ -21,6 +21,7 @@ mod target;
 pub use address_cache::BackendError;
 pub use address_policy::{RejectReason, RejectedAddress};
 pub use follower::{Follower, FollowerSettings};
+pub use lookup::replay;
 pub use once::look_up;
 pub use probe::probe;
 pub use target::{Freshness, Resolved, Target};

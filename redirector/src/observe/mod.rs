@@ -37,3 +37,4 @@ pub use snapshot::{
     ConfigSample, EjectionSample, EventSamples, GuestSample, GuestSamples, PoolSample, RouteSample,
     RouteSamples, Snapshot,
 };
+pub use viewer::is_own_host;

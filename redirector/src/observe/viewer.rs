@@ -48,7 +48,7 @@ fn check(ends: Ends, headers: &HeaderMap) -> Result<IpAddr, Refusal> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     // A name that an attacker's DNS points here is another name.
     let host = text(header::HOST).unwrap_or_default();
-    if headers.get_all(header::HOST).iter().count() != 1 || !is_ours(host, local) {
+    if headers.get_all(header::HOST).iter().count() != 1 || !is_own_host(host, local) {
         return Err(OTHER_HOST);
     }
     // Only opening the page itself may come from elsewhere, such as a link in a ticket.
@@ -63,9 +63,9 @@ fn check(ends: Ends, headers: &HeaderMap) -> Result<IpAddr, Refusal> {
     Ok(peer)
 }
 
-/// Whether `host` is a loopback name or address, or `local`; any port, since a forwarder has its
-/// own.
-fn is_ours(host: &str, local: IpAddr) -> bool {
+/// Whether the `Host` of a request is a loopback name or address, or `local`; any port, since a
+/// forwarder has its own.
+pub fn is_own_host(host: &str, local: IpAddr) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
             (address, rest.strip_prefix(':').or(rest.is_empty().then_some("0")))

@@ -16,7 +16,7 @@ pub(super) fn candidates(
     process: Option<&Process>,
     routes: &[RouteView],
 ) -> Vec<Candidate> {
-    let by_list = process.filter(|process| process.hosts_entry(&target.name).is_none());
+    let by_list = process.filter(|process| process.hosts.address(&target.name).is_none());
     let names = match by_list {
         Some(process) if !target.is_absolute => process.search.candidates(&target.name),
         _ => vec![target.name.clone()],

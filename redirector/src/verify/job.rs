@@ -61,7 +61,7 @@ pub(super) fn job(
         cgroup: cgroup.map(Path::to_owned),
         pid: process.map(|process| process.pid),
         netns: wanted.guest.as_ref().map(|guest| guest.netns.clone()),
-        hosts: process.and_then(|process| process.hosts_entry(&wanted.target.name)),
+        hosts: process.and_then(|process| process.hosts.address(&wanted.target.name)),
         nameservers: nameservers(wanted),
         expected: vips.into_iter().flatten().collect(),
         roots: roots(wanted.ca.as_deref(), process)?,

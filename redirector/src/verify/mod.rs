@@ -6,6 +6,7 @@
 //! | `probe` | the child that acts from the executor's location and reports what it saw |
 //! | `probe_cgroup`, `process` | that location: a cgroup; a process's cgroup, network, resolver |
 //! | `follow` | where an answer sends the client next |
+//! | `hosts` | a process's hosts file |
 //! | `guest_place` | the place of a guest: a network namespace behind an interface |
 //! | `diagnose` | from what was seen to the cause and the next step; pure |
 //! | `explain` | what a connect would do, from what is known; pure |
@@ -23,6 +24,7 @@ mod end_to_end;
 mod explain;
 mod follow;
 mod guest_place;
+mod hosts;
 mod job;
 mod lookups;
 mod probe;
@@ -35,7 +37,8 @@ mod target;
 pub use self::{
     cause_code::CauseCode,
     guest_place::GuestPlace,
-    probe::{CertificateInfo, Referrer, Until},
+    hosts::Hosts,
+    probe::{CertificateInfo, Referrer, Until, read_banner, read_references},
     process::Process,
     report::{
         Candidate, Explained, Finding, Followed, PathStage, SourceAddresses, Step, StepOutcome,

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
+use super::hosts::Hosts;
 use crate::{
     datapath,
     net::{PortOwner, SearchList, Transport, nameservers},
@@ -73,7 +74,7 @@ pub struct Process {
     pub guest: Option<String>,
     /// Names and addresses of its own /etc/hosts.
     #[serde(skip)]
-    pub hosts: Vec<(IpAddr, Vec<String>)>,
+    pub hosts: Hosts,
 }
 
 impl LocalResolver {
@@ -140,17 +141,9 @@ impl Process {
                 .iter()
                 .find(|(name, _)| command.starts_with(name))
                 .map(|(_, monitor)| (*monitor).to_owned()),
-            hosts: parse_hosts(&text("etc/hosts")),
+            hosts: Hosts::parse(&text("etc/hosts")),
             command: printable(&command).into_owned(),
         })
-    }
-
-    /// The address that its /etc/hosts gives to `name`.
-    pub fn hosts_entry(&self, name: &str) -> Option<IpAddr> {
-        self.hosts
-            .iter()
-            .find(|(_, names)| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
-            .map(|(address, _)| *address)
     }
 
     /// The first variable that sends requests for `name` to a proxy, unless NO_PROXY exempts it.
@@ -171,14 +164,6 @@ fn exempts(entry: &str, name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     !entry.is_empty()
         && (name == entry || name.strip_suffix(&entry).is_some_and(|rest| rest.ends_with('.')))
-}
-
-fn parse_hosts(text: &str) -> Vec<(IpAddr, Vec<String>)> {
-    let entry = |line: &str| {
-        let mut words = line.split('#').next()?.split_ascii_whitespace();
-        Some((words.next()?.parse().ok()?, words.map(str::to_owned).collect()))
-    };
-    text.lines().filter_map(entry).collect()
 }
 
 /// Reads a file as process `pid` sees it. Links inside are followed inside: a container can't make
@@ -284,13 +269,5 @@ mod tests {
             with(&[("http_proxy", "http://proxy:3128")], None).proxy_for(name).is_none(),
             "not for https"
         );
-    }
-
-    #[test]
-    fn hosts_are_read_as_a_libc_reads_them() {
-        let hosts =
-            parse_hosts("127.0.0.1 localhost\n10.0.0.9\tgit.internal GIT # why\n# 10.0.0.8 no\n");
-        assert_eq!(hosts.len(), 2);
-        assert_eq!(hosts[1].1, ["git.internal", "GIT"]);
     }
 }

@@ -58,7 +58,7 @@ impl Target {
     ///
     /// # Errors
     /// When it is no such URL: the name of its host if it has one, else the reason.
-    pub(super) fn join(&self, reference: &str) -> Result<Self, String> {
+    pub fn join(&self, reference: &str) -> Result<Self, String> {
         if reference.contains("://") {
             return reference.parse();
         }

@@ -1,6 +1,6 @@
 //! The parsers of files: the configuration, imported routes, resolv.conf.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use redirector::{
     config,
@@ -11,6 +11,7 @@ use redirector::{
         import::parse_named,
     },
     spanned::Diagnostic,
+    verify::Hosts,
 };
 
 /// A configuration: accepted and written back as itself, or refused with its problems.
@@ -55,6 +56,25 @@ pub fn resolv_conf(data: &[u8]) {
     assert!(nameservers::parse(text).len() <= text.lines().count());
     let candidates = SearchList::parse(text).candidates("a.test");
     assert!(candidates.iter().any(|name| name == "a.test"), "{candidates:?}");
+}
+
+/// A hosts file: each of its names has the address of the first line with it.
+pub fn hosts(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let hosts = Hosts::parse(text);
+    let mut before: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        let line = line.split_once('#').map_or(line, |(line, _)| line);
+        let mut words = line.split_ascii_whitespace();
+        let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) else { continue };
+        for name in words {
+            if !before.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                assert_eq!(hosts.address(name), Some(address), "{name} of {text:?}");
+                before.push(name);
+            }
+        }
+    }
+    assert_eq!(hosts.address(""), None);
 }
 
 /// A refusal has a problem, and none of its texts acts on a terminal.

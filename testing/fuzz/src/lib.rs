@@ -2,8 +2,12 @@
 
 mod dns;
 mod documents;
+mod http;
+mod lookup;
 mod requests;
 
 pub use dns::{query, reply};
-pub use documents::{config, import, resolv_conf};
+pub use documents::{config, hosts, import, resolv_conf};
+pub use http::http;
+pub use lookup::answer;
 pub use requests::request;

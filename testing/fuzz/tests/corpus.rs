@@ -108,3 +108,18 @@ fn the_request_target_holds_for_mutated_seeds() {
 fn the_resolv_conf_target_holds_for_mutated_seeds() {
     run("resolv_conf", TEXT_ROUNDS, redirector_fuzz::resolv_conf);
 }
+
+#[test]
+fn the_hosts_target_holds_for_mutated_seeds() {
+    run("hosts", TEXT_ROUNDS, redirector_fuzz::hosts);
+}
+
+#[test]
+fn the_answer_target_holds_for_mutated_seeds() {
+    run("answer", ROUNDS, redirector_fuzz::answer);
+}
+
+#[test]
+fn the_http_target_holds_for_mutated_seeds() {
+    run("http", ROUNDS, redirector_fuzz::http);
+}

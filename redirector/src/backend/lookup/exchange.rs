@@ -55,8 +55,13 @@ impl EncodedQuery {
         Ok(Self { id: message.metadata.id, query, has_edns, bytes })
     }
 
+    /// The packet with this query's ID in the place of its own.
+    pub(super) fn addressed(&self, packet: &[u8]) -> Vec<u8> {
+        [&self.id.to_be_bytes(), packet.get(2..).unwrap_or_default()].concat()
+    }
+
     /// The reply in `bytes`; `None` if it belongs to another query.
-    fn read(&self, bytes: &[u8]) -> Option<Reply> {
+    pub(super) fn read(&self, bytes: &[u8]) -> Option<Reply> {
         if *bytes.first_chunk::<2>()? != self.id.to_be_bytes() {
             return None;
         }

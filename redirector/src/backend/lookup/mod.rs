@@ -6,9 +6,11 @@
 
 mod chain;
 mod exchange;
+mod replay;
 mod resolvers;
 mod result;
 mod server;
 
+pub use replay::replay;
 pub(super) use resolvers::Resolvers;
 pub(super) use result::{Family, FamilyResult, LookupResult};

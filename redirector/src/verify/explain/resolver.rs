@@ -84,7 +84,7 @@ fn trace_process(
     if let Some((variable, value)) = process.proxy_for(name) {
         out.findings.push(proxy(variable, value, name));
     }
-    if let Some(address) = process.hosts_entry(name) {
+    if let Some(address) = process.hosts.address(name) {
         if vip.map(IpAddr::V4) != Some(address) {
             let cause = format!("its /etc/hosts has {address} for {name}, so DNS is never asked");
             out.findings.push(Finding::new(

@@ -106,7 +106,7 @@ fn act(job: &Job) -> ProbeResult {
             seen.http = Some(http::ask(&mut &stream, &host(job), &job.path));
         }
         Protocol::Plain => {}
-        Protocol::Ssh => seen.ssh = Some(ssh::read_banner(&mut &stream)),
+        Protocol::Ssh => seen.ssh = Some(ssh::listen(&mut &stream)),
         Protocol::Tls => speak_tls(&stream, job, &mut seen),
     }
     seen

@@ -61,6 +61,14 @@ pub(super) fn ask(stream: &mut (impl Read + Write), host: &str, path: &str) -> H
     }
 }
 
+/// Where an answer sends a client; `None` for what is no HTTP.
+pub fn read_references(mut answer: &[u8]) -> Option<Vec<(Referrer, String)>> {
+    let Some(HttpResult::Status { references, .. }) = status(&read_head(&mut answer).ok()?) else {
+        return None;
+    };
+    Some(references.into_iter().map(|Reference { by, url }| (by, url)).collect())
+}
+
 /// Reads up to the first empty line; what is no HTTP, up to the first line's end.
 fn read_head(stream: &mut impl Read) -> io::Result<String> {
     let (mut read, mut buffer) = (Vec::new(), [0; 1024]);

@@ -19,4 +19,9 @@ pub(super) use self::{
     ssh::SshResult,
     tls::{TlsFailure, TlsResult},
 };
-pub use self::{http::Referrer, job::Until, tls::CertificateInfo};
+pub use self::{
+    http::{Referrer, read_references},
+    job::Until,
+    ssh::read_banner,
+    tls::CertificateInfo,
+};

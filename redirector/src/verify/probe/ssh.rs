@@ -24,8 +24,16 @@ pub(crate) enum SshResult {
     Failed { why: IoFailure },
 }
 
+/// The banner in what a server has sent.
+pub fn read_banner(mut sent: &[u8]) -> Option<String> {
+    match listen(&mut sent) {
+        SshResult::Banner { banner } => Some(banner),
+        _ => None,
+    }
+}
+
 /// Reads the banner. Nothing is sent.
-pub(super) fn read_banner(stream: &mut impl Read) -> SshResult {
+pub(super) fn listen(stream: &mut impl Read) -> SshResult {
     let (mut read, mut buffer) = (Vec::new(), [0; 512]);
     loop {
         let text = String::from_utf8_lossy(&read);
@@ -56,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_banner_is_found_behind_other_lines() {
-        let read = |text: &str| read_banner(&mut text.as_bytes());
+        let read = |text: &str| listen(&mut text.as_bytes());
         let banner = |banner: &str| SshResult::Banner { banner: banner.into() };
         assert_eq!(read("SSH-2.0-OpenSSH_9.2p1\r\n"), banner("SSH-2.0-OpenSSH_9.2p1"));
         assert_eq!(read("hello\r\nSSH-2.0-x y\nmore"), banner("SSH-2.0-x y"));
