@@ -90,8 +90,10 @@ pub(super) fn router(
 async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
     let mut status = shared.handle.send(Command::Status).await?;
     if let Some(datapath) = &mut status.datapath {
-        datapath.source_ports = source_ports(&status.routes).await;
-        datapath.uncovered = uncovered_cgroups(&datapath.attachments).await;
+        datapath.source_ports.extend(source_ports(&status.routes).await);
+        if datapath.uncovered.is_empty() {
+            datapath.uncovered = uncovered_cgroups(&datapath.attachments).await;
+        }
     }
     Ok(Json(status))
 }
