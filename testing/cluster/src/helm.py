@@ -1,5 +1,5 @@
-"""helm.py install|upgrade|uninstall CHART VALUES: Helm's engine on the cluster of KUBECONFIG, in
-kube-system. VALUES is JSON. Waits until everything is ready."""
+"""helm.py install|upgrade|test|uninstall CHART VALUES: Helm's engine on the cluster of KUBECONFIG,
+in kube-system. VALUES is JSON. Waits until everything is ready."""
 
 import asyncio, json, os, sys
 
@@ -14,5 +14,8 @@ elif verb == "upgrade":
     asyncio.run(helm_sdkpy.Upgrade(client).run(
         "redirector", chart, values=values, timeout=120, reuse_values=True,
         server_side_apply=False))
+elif verb == "test":
+    release = asyncio.run(helm_sdkpy.ReleaseTest(client).run("redirector"))
+    print(json.dumps(release))
 else:
     asyncio.run(helm_sdkpy.Uninstall(client).run("redirector", timeout=120))

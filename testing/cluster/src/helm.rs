@@ -29,27 +29,32 @@ impl<'a> Helm<'a> {
 
     /// `helm install --wait` with these values.
     pub fn install(&self, values: &Value) -> Result<()> {
-        self.run("install", values)
+        self.run("install", values).map(drop)
     }
 
     /// `helm upgrade --wait --reuse-values` with these values on top.
     pub fn upgrade(&self, values: &Value) -> Result<()> {
-        self.run("upgrade", values)
+        self.run("upgrade", values).map(drop)
+    }
+
+    /// `helm test`. Returns the release with the outcome of its test.
+    pub fn test(&self) -> Result<Value> {
+        serde_json::from_str(&self.run("test", &json!({}))?).context("failed to parse the release")
     }
 
     /// `helm uninstall`.
     pub fn uninstall(&self) -> Result<()> {
-        self.run("uninstall", &json!({}))
+        self.run("uninstall", &json!({})).map(drop)
     }
 
-    fn run(&self, verb: &str, values: &Value) -> Result<()> {
+    fn run(&self, verb: &str, values: &Value) -> Result<String> {
         let python = workspace::chart_python_home().join("bin/python");
         ensure!(python.is_file(), "{} is missing: run `cargo xtask setup`", python.display());
         let mut command = self.control.sandbox().command(python);
         command.arg(SCRIPT).arg(verb).arg(self.chart()?);
         command.arg(values.to_string()).env("KUBECONFIG", self.control.kubeconfig());
         let done = process::finish(command, LIMIT)?.success();
-        done.with_context(|| format!("helm {verb} failed")).map(drop)
+        Ok(done.with_context(|| format!("helm {verb} failed"))?.stdout)
     }
 
     /// A copy of the chart that fits Debian's older Kubernetes: it admits that version, and its

@@ -42,6 +42,7 @@ fn the_chart_lives_on_a_real_cluster() {
     has_the_documented_privileges(&stage);
     redirects_pods_of_every_kind(&stage);
     its_tools_work(&stage);
+    its_test_succeeds(&stage);
     let vip = start_clients(&stage).unwrap();
     its_tools_enter_a_pod(&stage);
     for round in 1..=3 {
@@ -109,6 +110,18 @@ fn its_tools_work(stage: &Stage) {
         assert!(done.stdout.contains(expected), "{words:?}\n{}", done.text());
         eprintln!("{words:?}\n{}", done.text());
     }
+}
+
+fn its_test_succeeds(stage: &Stage) {
+    let release = stage.helm().test().unwrap_or_else(|error| {
+        let label = "app.kubernetes.io/name=redirector-test";
+        panic!("{error:#}\n{}", stage.report("kube-system", label))
+    });
+    let hook = &release["hooks"][0];
+    assert_eq!((&hook["name"], &hook["kind"]), (&json!("redirector-test"), &json!("Pod")));
+    assert_eq!(hook["last_run"]["phase"], "Succeeded", "{hook}");
+    // Helm's library leaves it to the caller, and the chart's removal does not know it.
+    stage.kubectl().ok(&["-n", "kube-system", "delete", "pod", "redirector-test"]).unwrap();
 }
 
 /// By a process of the pod, as numbered on the node.
