@@ -12,7 +12,7 @@ use redirector_common::{agent::AgentState, names};
 use crate::{
     datapath::{
         address,
-        error::DatapathError,
+        error::{DatapathError, from_ebpf},
         load::object,
         pins::{layout::Pins, version::Version},
     },
@@ -87,7 +87,7 @@ pub(crate) fn pinned(path: &Path) -> Result<Option<MapSpec>, DatapathError> {
         return Ok(None);
     }
     let info = MapInfo::from_pin(path).map_err(|error| {
-        DatapathError::call(format!("read the pinned map {}", path.display()), error)
+        from_ebpf(&format!("read the pinned map {}", path.display()), error.into())
     })?;
     let map_type = info.map_type().map_err(|error| {
         DatapathError::call(format!("read the type of {}", path.display()), error)
