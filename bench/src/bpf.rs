@@ -29,7 +29,27 @@ pub(crate) const TCX_EGRESS: u32 = 47;
 pub(crate) type Instruction = (u8, u8, u8, i16, i32);
 
 pub(crate) const MOV_IMMEDIATE: u8 = 0xb7;
+pub(crate) const MOV: u8 = 0xbf;
+pub(crate) const ADD_IMMEDIATE: u8 = 0x07;
+pub(crate) const STORE_DOUBLE: u8 = 0x7b;
+pub(crate) const JUMP_EQUAL: u8 = 0x15;
+pub(crate) const CALL: u8 = 0x85;
 pub(crate) const EXIT: u8 = 0x95;
+
+/// `bpf_get_socket_cookie`.
+pub(crate) const SOCKET_COOKIE: i32 = 46;
+
+/// Sets register 1 to a map.
+pub(crate) const fn load_map(map: i32) -> [Instruction; 2] {
+    /// A constant of 64 bits; with source 1 (`BPF_PSEUDO_MAP_FD`) it is a map's descriptor.
+    const LOAD_CONSTANT: u8 = 0x18;
+    [(LOAD_CONSTANT, 1, 1, 0, map), (0, 0, 0, 0, 0)]
+}
+
+/// Sets a register to an address on the stack, by its offset from the frame pointer.
+pub(crate) fn load_address(register: u8, offset: i16) -> [Instruction; 2] {
+    [(MOV, register, 10, 0, 0), (ADD_IMMEDIATE, register, 0, 0, i32::from(offset))]
+}
 
 /// Creates a map of this type (`enum bpf_map_type`).
 pub(crate) fn create_map(

@@ -9,7 +9,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use anyhow::{Context, Result};
 
 use crate::{
-    bpf::{self, Attributes, EXIT, Instruction, MOV_IMMEDIATE},
+    bpf::{
+        self, Attributes, CALL, Instruction, JUMP_EQUAL, MOV_IMMEDIATE, SOCKET_COOKIE,
+        STORE_DOUBLE, load_address, load_map,
+    },
     peers::cgroup_programs::{Attached, CONNECT4, EMPTY, HOOKS, Hook, SOCK_RELEASE, attach},
 };
 
@@ -48,14 +51,7 @@ pub(super) fn attach_hash_entry(cgroup: &File) -> Result<Attached> {
     )
 }
 
-const MOV: u8 = 0xbf;
-const ADD_IMMEDIATE: u8 = 0x07;
-const STORE_DOUBLE: u8 = 0x7b;
 const STORE_DOUBLE_IMMEDIATE: u8 = 0x7a;
-const LOAD_MAP: u8 = 0x18;
-const CALL: u8 = 0x85;
-/// `bpf_get_socket_cookie`.
-const SOCKET_COOKIE: i32 = 46;
 /// Where the key is, from the frame pointer. The value is below it.
 const KEY: i16 = -8;
 
@@ -66,12 +62,8 @@ fn make_entry(map: i32) -> Vec<Instruction> {
     let mut program = socket_key(map);
     program
         .extend((value..KEY).step_by(8).map(|offset| (STORE_DOUBLE_IMMEDIATE, 10, 0, offset, 0)));
-    program.extend([
-        (MOV, 3, 10, 0, 0),
-        (ADD_IMMEDIATE, 3, 0, 0, i32::from(value)),
-        (MOV_IMMEDIATE, 4, 0, 0, 0),
-        (CALL, 0, 0, 0, MAP_UPDATE),
-    ]);
+    program.extend(load_address(3, value));
+    program.extend([(MOV_IMMEDIATE, 4, 0, 0, 0), (CALL, 0, 0, 0, MAP_UPDATE)]);
     program.extend_from_slice(EMPTY);
     program
 }
@@ -87,14 +79,10 @@ fn delete_entry(map: i32) -> Vec<Instruction> {
 
 /// Stores the socket's cookie as the key; sets the first two arguments of a call.
 fn socket_key(map: i32) -> Vec<Instruction> {
-    vec![
-        (CALL, 0, 0, 0, SOCKET_COOKIE),
-        (STORE_DOUBLE, 10, 0, KEY, 0),
-        (LOAD_MAP, 1, 1, 0, map),
-        (0, 0, 0, 0, 0),
-        (MOV, 2, 10, 0, 0),
-        (ADD_IMMEDIATE, 2, 0, 0, i32::from(KEY)),
-    ]
+    let mut program = vec![(CALL, 0, 0, 0, SOCKET_COOKIE), (STORE_DOUBLE, 10, 0, KEY, 0)];
+    program.extend(load_map(map));
+    program.extend(load_address(2, KEY));
+    program
 }
 
 /// Takes memory as it needs it, and has room for as many connections as a node may have.
@@ -109,20 +97,17 @@ fn hash_map() -> Result<OwnedFd> {
 /// `if (ctx->sk) bpf_sk_storage_get(map, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE); return 1`
 fn make_storage(map: i32) -> Vec<Instruction> {
     const LOAD_DOUBLE: u8 = 0x79;
-    const JUMP_EQUAL: u8 = 0x15;
     const SK_OFFSET: i16 = 64;
     const SK_STORAGE_GET: i32 = 107;
-    vec![
-        (LOAD_DOUBLE, 2, 1, SK_OFFSET, 0),
-        (JUMP_EQUAL, 2, 0, 5, 0),
-        (LOAD_MAP, 1, 1, 0, map),
-        (0, 0, 0, 0, 0),
+    let mut program = vec![(LOAD_DOUBLE, 2, 1, SK_OFFSET, 0), (JUMP_EQUAL, 2, 0, 5, 0)];
+    program.extend(load_map(map));
+    program.extend([
         (MOV_IMMEDIATE, 3, 0, 0, 0),
         (MOV_IMMEDIATE, 4, 0, 0, 1),
         (CALL, 0, 0, 0, SK_STORAGE_GET),
-        (MOV_IMMEDIATE, 0, 0, 0, 1),
-        (EXIT, 0, 0, 0, 0),
-    ]
+    ]);
+    program.extend_from_slice(EMPTY);
+    program
 }
 
 /// Socket storage needs BTF: a 4-byte integer as key, and a structure as value.

@@ -20,7 +20,10 @@ use super::{
     peer::{BACKENDS, FIRST_VIP, Peer, Routes, vip},
     site::Site,
 };
-use crate::bpf::{self, EXIT, Instruction, MOV_IMMEDIATE};
+use crate::bpf::{
+    self, ADD_IMMEDIATE, CALL, EXIT, Instruction, JUMP_EQUAL, MOV, MOV_IMMEDIATE, SOCKET_COOKIE,
+    STORE_DOUBLE, load_address, load_map,
+};
 
 // Types of maps (`enum bpf_map_type`).
 const HASH: u32 = 1;
@@ -127,24 +130,17 @@ impl Peer for SocketLb {
 }
 
 // Instructions.
-const LOAD_MAP: u8 = 0x18;
 const LOAD_WORD: u8 = 0x61;
 const STORE_WORD: u8 = 0x63;
 const STORE_HALF: u8 = 0x6b;
-const STORE_DOUBLE: u8 = 0x7b;
 const STORE_WORD_IMMEDIATE: u8 = 0x62;
 const STORE_HALF_IMMEDIATE: u8 = 0x6a;
-const MOV: u8 = 0xbf;
-const ADD_IMMEDIATE: u8 = 0x07;
 const MOD_32: u8 = 0x9c;
-const JUMP_EQUAL: u8 = 0x15;
-const CALL: u8 = 0x85;
 
 // Helpers (`enum bpf_func_id`).
 const MAP_LOOKUP: i32 = 1;
 const MAP_UPDATE: i32 = 2;
 const RANDOM: i32 = 7;
-const SOCKET_COOKIE: i32 = 46;
 
 /// Offsets in `struct bpf_sock_addr`.
 const ADDRESS: i16 = 4;
@@ -165,14 +161,8 @@ const fn allow_if_zero() -> Instruction {
 }
 
 /// Looks the key at an offset of the frame up in a map; register 0 gets a pointer to the value.
-fn look_up(map: i32, key: i16) -> [Instruction; 5] {
-    [
-        (LOAD_MAP, 1, 1, 0, map),
-        (0, 0, 0, 0, 0),
-        (MOV, 2, 10, 0, 0),
-        (ADD_IMMEDIATE, 2, 0, 0, i32::from(key)),
-        (CALL, 0, 0, 0, MAP_LOOKUP),
-    ]
+fn look_up(map: i32, key: i16) -> impl Iterator<Item = Instruction> {
+    load_map(map).into_iter().chain(load_address(2, key)).chain([(CALL, 0, 0, 0, MAP_LOOKUP)])
 }
 
 /// Ends with `return 1`, which the placeholders jump to.
@@ -225,12 +215,11 @@ fn connect4([services, backends, reverse]: [i32; 3]) -> Vec<Instruction> {
         (STORE_WORD, 10, 2, REVERSE_VALUE, 0),
         (LOAD_WORD, 3, 6, PORT, 0),
         (STORE_WORD, 10, 3, REVERSE_VALUE + 4, 0),
-        (LOAD_MAP, 1, 1, 0, reverse),
-        (0, 0, 0, 0, 0),
-        (MOV, 2, 10, 0, 0),
-        (ADD_IMMEDIATE, 2, 0, 0, i32::from(REVERSE_KEY)),
-        (MOV, 3, 10, 0, 0),
-        (ADD_IMMEDIATE, 3, 0, 0, i32::from(REVERSE_VALUE)),
+    ]);
+    program.extend(load_map(reverse));
+    program.extend(load_address(2, REVERSE_KEY));
+    program.extend(load_address(3, REVERSE_VALUE));
+    program.extend([
         (MOV_IMMEDIATE, 4, 0, 0, 0),
         (CALL, 0, 0, 0, MAP_UPDATE),
         (STORE_WORD, 6, 8, ADDRESS, 0),
