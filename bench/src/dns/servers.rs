@@ -80,7 +80,7 @@ impl Launcher<'_> {
     }
 
     pub(super) fn unbound(&self, name: &'static str, zone: &str, core: u32) -> Result<Server> {
-        let address = free_port()?;
+        let address = testbed::unused_address();
         let config = self.folder.join(format!("{name}.conf"));
         let text = format!(
             "server:\n interface: 127.0.0.1\n port: {}\n do-daemonize: no\n chroot: \"\"\n \
@@ -97,7 +97,7 @@ impl Launcher<'_> {
     }
 
     pub(super) fn dnsmasq(&self, upstream: SocketAddr) -> Result<Server> {
-        let address = free_port()?;
+        let address = testbed::unused_address();
         let mut command = self.pinned(1, &packages::path_of("dnsmasq")?)?;
         command
             .args(dnsmasq::OPTIONS)
@@ -111,7 +111,7 @@ impl Launcher<'_> {
     }
 
     pub(super) fn shim(&self, program: &Path, upstream: SocketAddr) -> Result<Server> {
-        let address = free_port()?;
+        let address = testbed::unused_address();
         let mut command = self.pinned(1, program)?;
         command.arg(address.to_string()).arg(upstream.to_string()).arg(LOCAL);
         Self::start("redirector", address, command, LOCAL)
@@ -125,10 +125,4 @@ pub(super) fn client(server: SocketAddr) -> Result<UdpSocket> {
         .set_read_timeout(Some(Duration::from_millis(500)))
         .context("failed to set a time-out")?;
     Ok(socket)
-}
-
-/// A loopback address with a port that is free for TCP, and hardly ever in use for UDP.
-fn free_port() -> Result<SocketAddr> {
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("failed to bind")?;
-    tcp.local_addr().context("failed to read a bound address")
 }

@@ -3,14 +3,14 @@
 use std::{
     fs::File,
     io::{Read as _, Seek as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::dns::{ShimSettings, Vip};
-use testbed::{dnsmasq, packages, process};
+use testbed::{dnsmasq, packages, process, unused_address};
 
 use crate::{
     message::{bytes, parsed, query, reply},
@@ -65,17 +65,6 @@ async fn kdig_accepts_answers_over_udp_and_tcp() {
     shim.stop().await;
 }
 
-/// A free address for UDP and TCP, with a port below the kernel's ephemeral ones, which other tests
-/// use.
-fn free() -> SocketAddr {
-    loop {
-        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_240..32_768)));
-        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
 /// dnsmasq on a loopback port, with the shim as its only server. Dropping it stops dnsmasq.
 struct Dnsmasq {
     address: SocketAddr,
@@ -91,7 +80,7 @@ impl Drop for Dnsmasq {
 
 impl Dnsmasq {
     fn start(server: SocketAddr) -> Self {
-        Self::at(free(), server)
+        Self::at(unused_address(), server)
     }
 
     fn at(address: SocketAddr, server: SocketAddr) -> Self {
@@ -165,7 +154,7 @@ async fn a_dnsmasq_that_loops_is_ejected_until_it_is_fixed() {
         vec![Action::Send(reply(&received.query, ResponseCode::NXDomain, &[]))]
     })
     .await;
-    let (own, elsewhere) = (free(), bytes(&query("elsewhere.example", RecordType::A)));
+    let (own, elsewhere) = (unused_address(), bytes(&query("elsewhere.example", RecordType::A)));
     let looping = Dnsmasq::start(own);
     let shim =
         RunningShim::start_with(ShimSettings { listen: vec![own], ..settings(&[looping.address]) })
@@ -239,7 +228,7 @@ async fn assert_within_a_second(what: &str, find: impl AsyncFn() -> Duration) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zone_that_a_dnsmasq_forwards_back_fails_at_once() {
     let real = denies_everything().await;
-    let (own, node) = (free(), free());
+    let (own, node) = (unused_address(), unused_address());
     let to = |server: SocketAddr| format!("{}#{}", server.ip(), server.port());
     // The node's dnsmasq forwards a zone to the shim, and is the shim's upstream.
     let both = [to(real.address), format!("/company.net/{}", to(own))];

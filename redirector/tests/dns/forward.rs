@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,6 +17,7 @@ use hickory_proto::{
         rdata::{A, TXT},
     },
 };
+use testbed::unused_address;
 use tokio::net::UdpSocket;
 
 use crate::{
@@ -48,11 +49,6 @@ fn is_good(reply: &[u8], query: &[u8]) -> bool {
 
 async fn silent() -> ScriptedUpstream {
     ScriptedUpstream::start(|_| vec![]).await
-}
-
-/// A port of 127.0.0.1 without a listener, so that the kernel answers with ICMP.
-async fn closed() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
 }
 
 /// A reply that no library would write: odd case and flags, unknown types, an answer for another
@@ -294,7 +290,7 @@ async fn a_flapping_upstream_causes_no_negative_answers() {
 #[tokio::test]
 async fn a_closed_port_causes_no_delay() {
     let second = ScriptedUpstream::start(|received| vec![Action::Send(good(received))]).await;
-    let shim = RunningShim::start(&[closed().await, second.address]).await;
+    let shim = RunningShim::start(&[unused_address(), second.address]).await;
     let query = other_query();
     let start = Instant::now();
     assert!(is_good(&shim.ask(&query).await, &query));
@@ -372,7 +368,7 @@ async fn without_any_answer_the_client_gets_servfail_in_time() {
 
 #[tokio::test]
 async fn closed_ports_of_all_upstreams_are_servfail_at_once() {
-    let shim = RunningShim::start(&[closed().await, closed().await]).await;
+    let shim = RunningShim::start(&[unused_address(), unused_address()]).await;
     let start = Instant::now();
     assert_eq!(
         parsed(&shim.ask(&other_query()).await).metadata.response_code,
@@ -437,7 +433,7 @@ async fn concurrent_replies_reach_their_own_clients() {
 
 #[tokio::test]
 async fn queries_are_counted_by_type_code_time_and_upstream() {
-    let dead = closed().await;
+    let dead = unused_address();
     let upstream = ScriptedUpstream::start(|received| {
         let code =
             if received.query[13] == b'n' { ResponseCode::NXDomain } else { ResponseCode::NoError };

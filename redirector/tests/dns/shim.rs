@@ -207,8 +207,7 @@ async fn unusable_addresses_are_refused_with_the_remedy() {
 
 #[tokio::test]
 async fn our_own_address_as_upstream_is_refused() {
-    let free =
-        UdpSocket::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let free = testbed::unused_address();
     let error =
         bind(&ShimSettings { listen: vec![free], ..settings(&[free]) }).await.expect_err("a loop");
     assert!(matches!(error, BindError::Loop(address) if address == free), "{error}");

@@ -42,6 +42,7 @@ pub mod rig;
 pub mod sample_artifacts;
 pub mod service;
 pub mod topology;
+mod unused_address;
 pub mod workspace;
 
 pub use agent::{Agent, AgentOptions};
@@ -53,3 +54,4 @@ pub use isolation::{
 };
 pub use node::Node;
 pub use rig::Rig;
+pub use unused_address::unused_address;

@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_refused_connect_is_reported_with_errno_and_time() {
-        let target = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let target = crate::unused_address();
         let report = connect(&options(target)).unwrap();
         assert_eq!(report.failed.get("ECONNREFUSED"), Some(&50), "{report:?}");
         assert_eq!((report.connected, report.failures.len()), (0, SHOWN));
