@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::MapInfo;
 use ipnet::IpNet;
 use redirector_common::{
     agent::AgentState,
@@ -29,6 +28,7 @@ use crate::{
         error::{self, DatapathError},
         load::object::{self, Object},
         pins::{
+            compat,
             layout::{self, Pins},
             pools::pools_of,
             upgrade,
@@ -392,9 +392,7 @@ impl Links {
             if !path.exists() {
                 return Ok(None);
             }
-            MapInfo::from_pin(&path).map(|info| Some(info.id())).map_err(|error| {
-                DatapathError::call(format!("read the pinned map {}", path.display()), error)
-            })
+            Ok(Some(compat::map_info(&path)?.id()))
         };
         Ok(map(old)? != map(&self.pins)?)
     }
@@ -427,7 +425,7 @@ fn swap(object: &mut Object, name: &str, pin: &Path) -> Result<Option<OwnedFd>, 
         return Ok(None);
     }
     let link = sys::open_pin(pin).map_err(|error| {
-        DatapathError::call(format!("open the pinned link {}", pin.display()), error)
+        error::from_io(&format!("open the pinned link {}", pin.display()), error)
     })?;
     match sys::update_link(&link, object::program_fd(object.program(name)?)?) {
         Ok(()) => {

@@ -81,14 +81,19 @@ pub(crate) fn expected(
     names::MAPS.iter().map(spec).collect()
 }
 
+/// What the kernel knows of the pinned map at `path`, which exists.
+pub(crate) fn map_info(path: &Path) -> Result<MapInfo, DatapathError> {
+    MapInfo::from_pin(path).map_err(|error| {
+        from_ebpf(&format!("read the pinned map {}", path.display()), error.into())
+    })
+}
+
 /// The pinned map at `path`; `None` if there is none.
 pub(crate) fn pinned(path: &Path) -> Result<Option<MapSpec>, DatapathError> {
     if !path.exists() {
         return Ok(None);
     }
-    let info = MapInfo::from_pin(path).map_err(|error| {
-        from_ebpf(&format!("read the pinned map {}", path.display()), error.into())
-    })?;
+    let info = map_info(path)?;
     let map_type = info.map_type().map_err(|error| {
         DatapathError::call(format!("read the type of {}", path.display()), error)
     })?;
