@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::soak::Soak;
 use crate::{
-    host,
+    host, plot,
     rows::{self, Row},
     statistics::Spread,
 };
@@ -86,6 +86,21 @@ pub struct Latency {
 }
 
 impl Report {
+    /// A bar for each other server under each load: the ratio of the rates.
+    pub(crate) fn svg(&self) -> String {
+        let label = |ratio: &Ratio| format!("{} ({})", ratio.against, ratio.load);
+        let ratios: Vec<_> = self.ratios.iter().map(|ratio| (label(ratio), &ratio.rate)).collect();
+        let bars: Vec<_> = ratios.iter().map(|(label, rate)| (label.as_str(), *rate)).collect();
+        let mut body = String::new();
+        let title = "queries/s of the shim: × the other server";
+        let height = 16.0 + plot::panel(&mut body, 16.0, title, &bars);
+        let note = format!(
+            "{}; {}. Dashed: as fast as the other; whiskers: quartiles.",
+            self.machine, self.date
+        );
+        plot::document(&body, height, &note)
+    }
+
     /// The report as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {

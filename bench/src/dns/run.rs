@@ -51,7 +51,7 @@ pub struct Options {
     /// Only what is answered in the kernel
     #[arg(long)]
     in_kernel_only: bool,
-    /// The folder for dns.json and dns.md [default: bench/results]
+    /// The folder for dns.json, dns.md and dns.svg [default: bench/results]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -63,7 +63,10 @@ pub fn run(options: &Options) -> Result<()> {
     let text = report.markdown();
     print!("{text}");
     let folder = options.output.clone().unwrap_or_else(|| workspace::root().join("bench/results"));
-    write_files(&folder, &[("dns.json", json(&report)?), ("dns.md", text)])
+    write_files(
+        &folder,
+        &[("dns.json", json(&report)?), ("dns.md", text), ("dns.svg", report.svg())],
+    )
 }
 
 fn measure(options: &Options, netns: &IsolatedNetns) -> Result<Report> {
