@@ -112,30 +112,13 @@ pub(crate) fn remove_brief(key: *const FlowKey) -> bool {
 /// The agent's settings of an interface; null if it has none.
 #[inline(always)]
 pub(crate) fn interface(index: u32) -> *mut Interface {
-    let key = u64::from(index);
-    // SAFETY: the helper reads four bytes of the key; programs are built for little-endian
-    // machines.
-    unsafe {
-        bpf_map_lookup_elem(
-            (&raw const RD_INTERFACES).cast_mut().cast(),
-            (&raw const key).cast_mut().cast(),
-        )
-        .cast()
-    }
+    of_interface((&raw const RD_INTERFACES).cast_mut().cast(), &u64::from(index)).cast()
 }
 
 /// The counters of an interface's flows; null if none has begun there.
 #[inline(always)]
 pub(crate) fn flows_of(interface: u32) -> *mut InterfaceFlows {
-    let key = u64::from(interface);
-    // SAFETY: as above.
-    unsafe {
-        bpf_map_lookup_elem(
-            (&raw const RD_IF_FLOWS).cast_mut().cast(),
-            (&raw const key).cast_mut().cast(),
-        )
-        .cast()
-    }
+    of_interface(interface_flows_table(), &u64::from(interface)).cast()
 }
 
 /// The counters of an interface's flows, which are created by the first one; null without memory.
@@ -143,17 +126,34 @@ pub(crate) fn flows_of(interface: u32) -> *mut InterfaceFlows {
 pub(crate) fn interface_flows(work: *mut Work) -> *mut InterfaceFlows {
     let key = u64::from(get!(work.key.interface));
     let zeros = zeros(work);
-    let key = (&raw const key).cast_mut().cast();
-    let table = (&raw const RD_IF_FLOWS).cast_mut().cast();
-    // SAFETY: as above; the value is whole.
-    unsafe {
-        let found = bpf_map_lookup_elem(table, key);
-        if !found.is_null() {
-            return found.cast();
-        }
-        bpf_map_update_elem(table, key, zeros.cast_mut().cast(), BPF_NOEXIST.into());
-        bpf_map_lookup_elem(table, key).cast()
+    let table = interface_flows_table();
+    let found = of_interface(table, &key);
+    if !found.is_null() {
+        return found.cast();
     }
+    // SAFETY: key and value are whole.
+    unsafe {
+        bpf_map_update_elem(
+            table,
+            (&raw const key).cast_mut().cast(),
+            zeros.cast_mut().cast(),
+            BPF_NOEXIST.into(),
+        )
+    };
+    of_interface(table, &key).cast()
+}
+
+#[inline(always)]
+fn interface_flows_table() -> *mut c_void {
+    (&raw const RD_IF_FLOWS).cast_mut().cast()
+}
+
+/// The element of an interface; null if there is none.
+#[inline(always)]
+fn of_interface(table: *mut c_void, index: &u64) -> *mut c_void {
+    // SAFETY: the helper reads four bytes of the key; programs are built for little-endian
+    // machines.
+    unsafe { bpf_map_lookup_elem(table, core::ptr::from_ref(index).cast_mut().cast()) }
 }
 
 /// The value of a new element. On the stack the compiler would call `memset` for it.
