@@ -61,6 +61,14 @@ impl Ipv4 {
         })
     }
 
+    /// Octets of the header; none if it has another version, or says to be shorter than it is.
+    #[inline(always)]
+    pub(crate) fn header_length(self) -> Option<u32> {
+        let version_and_words = self.first as u8;
+        let is_valid = matches!(version_and_words, 0x45..=0x4f);
+        is_valid.then_some(u32::from(version_and_words & 0xf) * 4)
+    }
+
     /// Whether the header has no options.
     #[inline(always)]
     pub(crate) fn has_no_options(self) -> bool {
@@ -154,6 +162,12 @@ impl Ipv6 {
                 ports: (word::<50>(start) >> 32) as u32,
             }
         })
+    }
+
+    /// Whether the header has the version that the frame's protocol says.
+    #[inline(always)]
+    pub(crate) fn is_valid(self) -> bool {
+        self.first as u8 >> 4 == 6
     }
 
     /// Octets behind the header.

@@ -1,5 +1,6 @@
 //! ICMP errors about a guest's flow: the packet that they quote, and their own address if it is the
-//! backend's or the VIP's, are translated. An error about a SYN also speaks against its backend.
+//! backend's or the VIP's, are translated. An error about a SYN also speaks against its backend. A
+//! guest's error that goes elsewhere than to the sender of what it quotes is left alone.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR};
 use redirector_common::{
@@ -61,7 +62,8 @@ struct Quote {
 pub(crate) extern "C" fn rd_icmp4(skb: *mut __sk_buff, direction: u32) -> i32 {
     let Some(work) = work() else { return NEXT };
     let Some(outer) = Ipv4::of(skb, Access::Copy) else { return NEXT };
-    let at = ETHERNET_LEN + (outer.first as u32 & 0xf) * 4;
+    let Some(length) = outer.header_length() else { return NEXT };
+    let at = ETHERNET_LEN + length;
     let Some(header) = load::<u64>(skb, at) else { return NEXT };
     let (kind, code) = (header as u8, (header >> 8) as u8);
     if kind != UNREACHABLE4 && kind != TIME_EXCEEDED4 && kind != PARAMETER_PROBLEM4 {
@@ -70,9 +72,10 @@ pub(crate) extern "C" fn rd_icmp4(skb: *mut __sk_buff, direction: u32) -> i32 {
     let quoted = at + HEADER;
     let Some([first, second, third]) = load::<[u64; 3]>(skb, quoted) else { return NEXT };
     let inner = Ipv4 { first, second, third };
-    let inner_tcp = quoted + (inner.first as u32 & 0xf) * 4;
+    let Some(length) = inner.header_length() else { return NEXT };
+    let inner_tcp = quoted + length;
     let Some(tcp) = load::<u64>(skb, inner_tcp) else { return NEXT };
-    if inner.protocol() != TCP {
+    if inner.protocol() != TCP || direction == FROM_GUEST && outer.destination() != inner.source() {
         return NEXT;
     }
     let quote = Quote {
@@ -135,9 +138,12 @@ pub(crate) extern "C" fn rd_icmp6(skb: *mut __sk_buff, direction: u32) -> i32 {
     let quoted = BEHIND_IPV6 + HEADER;
     let Some([first, a, b, c, d]) = load::<[u64; 5]>(skb, quoted) else { return NEXT };
     let inner = Ipv6 { first, source: [a, b], destination: [c, d], ports: 0 };
+    if !outer.is_valid() || !inner.is_valid() {
+        return NEXT;
+    }
     let inner_tcp = quoted + 40;
     let Some(tcp) = load::<u64>(skb, inner_tcp) else { return NEXT };
-    if inner.protocol() != TCP {
+    if inner.protocol() != TCP || direction == FROM_GUEST && outer.destination != inner.source {
         return NEXT;
     }
     let quote = Quote {

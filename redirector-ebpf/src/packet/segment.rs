@@ -18,8 +18,9 @@ pub(crate) const FROM_GUEST: u32 = 0;
 /// A backend has sent the packet.
 pub(crate) const FROM_BACKEND: u32 = 1;
 
-/// Reads an IPv4 packet, which is TCP and no fragment. Returns 0 if it is too short. A function of
-/// its own, as are finding the flow and rewriting: the verifier multiplies the paths of one.
+/// Reads an IPv4 packet, which is TCP and no fragment. Returns 0 if it is too short or malformed. A
+/// function of its own, as are finding the flow and rewriting: the verifier multiplies the paths of
+/// one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn rd_read4(skb: *mut __sk_buff, from: u32) -> u32 {
@@ -28,7 +29,7 @@ pub(crate) extern "C" fn rd_read4(skb: *mut __sk_buff, from: u32) -> u32 {
         return 0;
     };
     let ip = Ipv4 { first, second, third };
-    let length = (first as u32 & 0xf) * 4;
+    let Some(length) = ip.header_length() else { return 0 };
     let at = ETHERNET_LEN + length;
     let mut tcp = [third >> 32 | fourth << 32, fourth >> 32 | fifth << 32];
     if at != BEHIND_IPV4 {
@@ -56,6 +57,9 @@ pub(crate) extern "C" fn rd_read6(skb: *mut __sk_buff, from: u32) -> u32 {
         return 0;
     };
     let ip = Ipv6 { first, source: [a, b], destination: [c, d], ports: 0 };
+    if !ip.is_valid() {
+        return 0;
+    }
     set!(work.segment.v6 = 1);
     set!(work.segment.check = 0);
     let octets = if ip.payload_length() == 0 {

@@ -13,5 +13,7 @@ mod name_publishing;
 mod oracle;
 mod queries;
 mod query_cost;
+mod random_frames;
+mod rewrite_rules;
 mod rig;
 mod segments;

@@ -106,11 +106,14 @@ impl Segment {
 
 /// An ICMP error about `quoted`, which says that packets may have up to `mtu` octets.
 pub(crate) fn too_big(from: IpAddr, to: IpAddr, quoted: &Segment, mtu: u16) -> Vec<u8> {
-    let mut message = match from {
-        IpAddr::V4(_) => [&[3, 4, 0, 0, 0, 0][..], &mtu.to_be_bytes()].concat(),
-        IpAddr::V6(_) => [&[2, 0, 0, 0, 0, 0][..], &mtu.to_be_bytes()].concat(),
-    };
-    message.extend(quoted.packet());
+    let (kind, code) = if from.is_ipv4() { (3, 4) } else { (2, 0) };
+    let [high, low] = mtu.to_be_bytes();
+    error_about(from, to, [kind, code, 0, 0, 0, 0, high, low], quoted)
+}
+
+/// An ICMP error with this header, without its checksum, about `quoted`.
+pub(crate) fn error_about(from: IpAddr, to: IpAddr, header: [u8; 8], quoted: &Segment) -> Vec<u8> {
+    let mut message = [&header[..], &quoted.packet()].concat();
     let addresses = [from, to];
     let checksum = match from {
         IpAddr::V4(_) => !sum(&[&message]),
