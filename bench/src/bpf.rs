@@ -144,6 +144,23 @@ pub(crate) struct Packet {
 /// The verdict of a program, and the nanoseconds of one run in the mean of `repeat`. The program
 /// gets the packet again as the last run left it.
 pub(crate) fn run(program: BorrowedFd<'_>, packet: &Packet, repeat: u32) -> Result<(i32, u32)> {
+    let attributes = test_run(program, packet, repeat, &mut [])?;
+    Ok((attributes.get(4).cast_signed(), attributes.get(36)))
+}
+
+/// What a program makes of a packet, up to the packet's own length.
+pub(crate) fn result(program: BorrowedFd<'_>, packet: &Packet) -> Result<Vec<u8>> {
+    let mut octets = vec![0; packet.octets.len()];
+    test_run(program, packet, 1, &mut octets)?;
+    Ok(octets)
+}
+
+fn test_run(
+    program: BorrowedFd<'_>,
+    packet: &Packet,
+    repeat: u32,
+    result: &mut [u8],
+) -> Result<Attributes> {
     /// Bytes of `struct __sk_buff`, and where it has the interface's index.
     const CONTEXT: usize = 192;
     const INTERFACE: usize = 40;
@@ -157,8 +174,12 @@ pub(crate) fn run(program: BorrowedFd<'_>, packet: &Packet, repeat: u32) -> Resu
         .word(32, repeat)
         .word(40, CONTEXT as u32)
         .pointer(48, context.as_ptr());
+    // To the kernel a length of 0 is no limit.
+    if !result.is_empty() {
+        attributes.word(12, result.len() as u32).pointer(24, result.as_mut_ptr());
+    }
     attributes.call(PROG_TEST_RUN).context("failed to run a program (BPF_PROG_TEST_RUN)")?;
-    Ok((attributes.get(4).cast_signed(), attributes.get(36)))
+    Ok(attributes)
 }
 
 /// `union bpf_attr`, by offset.

@@ -154,7 +154,7 @@ fn a_quick_run_measures_guests_and_judges_every_goal() {
         "a figure is missing: {report:?}"
     );
     let judged = report.rows.iter().filter(|row| row.met().is_some()).count();
-    assert_eq!((report.rows.len(), judged), (17, 8), "{report:?}");
+    assert_eq!((report.rows.len(), judged), (19, 8), "{report:?}");
 
     let [json, markdown, plot] = written("guests", |folder| bench::guests::write(&report, folder));
     assert_eq!(

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The VIP of the route: the pool's address with the index [`INDEX`].
-const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const INDEX: u32 = 1;
 /// Where the maps are pinned, on the rig's node.
 const BPFFS: &str = "/sys/fs/bpf/guests";

@@ -1,20 +1,34 @@
 //! Packets for BPF_PROG_TEST_RUN.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A data segment of an established connection.
-pub(crate) fn segment(source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    const DATA_OFFSET_AND_ACK: [u8; 2] = [5 << 4, 0x10];
+/// The segments of a connection.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Syn,
+    SynAck,
+    Data,
+}
+
+/// A segment of a connection; both sides begin with the sequence number 0.
+pub(crate) fn segment(source: SocketAddrV4, target: SocketAddrV4, kind: Kind) -> Vec<u8> {
     const PAYLOAD: usize = 512;
-    let ports = [40_000_u16.to_be_bytes(), 443_u16.to_be_bytes()].concat();
-    let tcp =
-        [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 1], &DATA_OFFSET_AND_ACK, &[255, 255, 0, 0, 0, 0]]
-            .concat();
-    ethernet(source, target, TCP, &[tcp, vec![b'x'; PAYLOAD]].concat())
+    let (sequence, acknowledgment, flags, payload) = match kind {
+        Kind::Syn => (0_u32, 0_u32, 0x02, 0),
+        Kind::SynAck => (0, 1, 0x12, 0),
+        Kind::Data => (1, 1, 0x10, PAYLOAD),
+    };
+    let mut tcp = [source.port().to_be_bytes(), target.port().to_be_bytes()].concat();
+    tcp.extend(sequence.to_be_bytes());
+    tcp.extend(acknowledgment.to_be_bytes());
+    // The length of the header, the window, no checksum.
+    tcp.extend([5 << 4, flags, 255, 255, 0, 0, 0, 0]);
+    tcp.resize(tcp.len() + payload, b'x');
+    ethernet(*source.ip(), *target.ip(), TCP, &tcp)
 }
 
 /// A DNS query over UDP.
@@ -59,7 +73,9 @@ mod tests {
 
     #[test]
     fn a_frame_has_its_length_and_a_header_checksum() {
-        let frame = segment(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        let [source, target] =
+            [1, 2].map(|last| SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, last), 443));
+        let frame = segment(source, target, Kind::Data);
         assert_eq!(u16::from_be_bytes([frame[16], frame[17]]) as usize, frame.len() - 14);
         assert_eq!(checksum(&frame[14..34]), 0, "the sum over a right header");
         let query = query(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, b"message");

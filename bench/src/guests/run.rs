@@ -2,7 +2,8 @@
 //! names from it.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::Range,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,11 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
-use testbed::workspace;
+use testbed::{topology::LOAD_BALANCERS, workspace};
 
 use super::{
-    fixture::{Attach, Fixture, Variant},
-    frames,
+    fixture::{Attach, Fixture, VIP, Variant},
+    frames::{self, Kind},
 };
 use crate::{
     bpf::{self, Packet},
@@ -58,12 +59,14 @@ struct Effort {
     rounds: usize,
     /// Runs of a program for one measurement.
     repeat: u32,
+    /// Runs that change their packet.
+    singles: usize,
     /// Seconds of a comparison.
     seconds: f64,
 }
 
-const FULL: Effort = Effort { rounds: 2000, repeat: 200_000, seconds: 40.0 };
-const QUICK: Effort = Effort { rounds: 6, repeat: 2000, seconds: 2.0 };
+const FULL: Effort = Effort { rounds: 2000, repeat: 200_000, singles: 20_000, seconds: 40.0 };
+const QUICK: Effort = Effort { rounds: 6, repeat: 2000, singles: 200, seconds: 2.0 };
 
 /// Connections of a batch.
 const CONNECTIONS: u32 = 40;
@@ -104,6 +107,7 @@ pub fn measure(options: &options::Options, attach: &Attach<'_>) -> Result<Report
     let mut fixture = Fixture::new(attach, core).context("failed to set the benchmark up")?;
     eprintln!("timing the programs");
     report.rows.extend(foreign_packets(&fixture, &effort)?);
+    report.rows.extend(redirected_packets(&fixture, &effort)?);
     eprintln!("measuring connections");
     report.rows.extend(connections(&mut fixture, &effort)?);
     report.rows.extend(names_only(&mut fixture, &effort)?);
@@ -113,12 +117,16 @@ pub fn measure(options: &options::Options, attach: &Attach<'_>) -> Result<Report
     Ok(report)
 }
 
+/// The port of servers, and the guest's end of connections, of single packets.
+const PORT: u16 = 443;
+const GUEST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 61, 2, 2), 40_000);
+
 /// The time of the programs for a packet that is not ours, above an empty program.
 fn foreign_packets(fixture: &Fixture, effort: &Effort) -> Result<Vec<Row>> {
-    let (guest, elsewhere) = (Ipv4Addr::new(10, 61, 2, 2), Ipv4Addr::new(192, 0, 2, 1));
+    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), PORT);
     let directions = [
-        (bpf::TCX_INGRESS, "in", frames::segment(guest, elsewhere), 15.0),
-        (bpf::TCX_EGRESS, "out", frames::segment(elsewhere, guest), 25.0),
+        (bpf::TCX_INGRESS, "in", frames::segment(GUEST, elsewhere, Kind::Data), 15.0),
+        (bpf::TCX_EGRESS, "out", frames::segment(elsewhere, GUEST, Kind::Data), 25.0),
     ];
     fixture.at_the_guest(|interface| {
         let empty = bpf::empty_classifier()?;
@@ -144,6 +152,47 @@ fn foreign_packets(fixture: &Fixture, effort: &Effort) -> Result<Vec<Row>> {
         Ok(rows)
     })
 }
+
+/// The time of the programs for a data segment of a redirected connection, above an empty program.
+/// A run changes the segment, so each is timed alone.
+fn redirected_packets(fixture: &Fixture, effort: &Effort) -> Result<Vec<Row>> {
+    let [vip, backend] = [VIP, LOAD_BALANCERS[0]].map(|address| SocketAddrV4::new(address, PORT));
+    fixture.at_the_guest(|interface| {
+        let empty = bpf::empty_classifier()?;
+        let ingress = bpf::classifier_at(interface, bpf::TCX_INGRESS)?;
+        let egress = bpf::classifier_at(interface, bpf::TCX_EGRESS)?;
+        let packet = |source, target, kind| Packet {
+            octets: frames::segment(source, target, kind),
+            interface,
+        };
+        bpf::run(ingress.as_fd(), &packet(GUEST, vip, Kind::Syn), 1)?;
+        bpf::run(egress.as_fd(), &packet(backend, GUEST, Kind::SynAck), 1)?;
+        let directions = [
+            (&ingress, "in", [GUEST, vip], [GUEST, backend]),
+            (&egress, "out", [backend, GUEST], [vip, GUEST]),
+        ];
+        let mut rows = Vec::new();
+        for (program, direction, [source, target], translated) in directions {
+            let packet = packet(source, target, Kind::Data);
+            let addresses = translated.map(|end| end.ip().octets()).concat();
+            ensure!(
+                bpf::result(program.as_fd(), &packet)?[ADDRESSES] == addresses,
+                "a segment of a redirected connection, {direction}, was not translated"
+            );
+            let once = |program| bpf::run(program, &packet, 1).map(|(_, time)| f64::from(time));
+            let mut extra = Vec::new();
+            for _ in 0..effort.singles {
+                extra.push(once(program.as_fd())? - once(empty.as_fd())?);
+            }
+            let what = format!("a redirected packet, {direction}, above an empty program");
+            rows.push(Row::new(what, "ns", extra, None));
+        }
+        Ok(rows)
+    })
+}
+
+/// Source and destination in a frame.
+const ADDRESSES: Range<usize> = 26..34;
 
 /// What is compared with the first of them.
 const GUESTS: [Variant; 5] =
