@@ -217,6 +217,9 @@ fn the_other_family_is_used_only_by_dual_stack_sockets() {
     ] {
         assert_uniform(&draw_for(&mixed, families, 0).0, from_mixed);
     }
+    // One more IPv6 address than there are IPv4 addresses, so that the counts share no bit.
+    let odd = TestTables::with_route(VIP, &[], &[1, 101, 102], 0);
+    assert_uniform(&draw_for(&odd, only6, 0).0, &[101, 102]);
     assert_uniform(&draw_for(&four, dual6, 0).0, &[1, 2]);
     assert_uniform(&draw_for(&six, dual4, 0).0, &[101, 102]);
     let any = |tables: &TestTables, families| backend(tables, families, 0);

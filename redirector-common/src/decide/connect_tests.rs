@@ -48,6 +48,7 @@ fn without_a_port_list_every_port_stays_the_same() {
             panic!("not redirected")
         };
         assert_eq!(backend.port().get(), port);
+        assert!(!backend.has_options());
     }
 }
 

@@ -104,6 +104,11 @@ mod tests {
             (None, None, None)
         );
         assert_eq!((pool.at(0), pool.at(258)), (base, last(0x1_0102)));
+        for word in 0..4 {
+            let mut words = base.0;
+            words[word] ^= 1;
+            assert_eq!(pool.index(Ip6Be(words)), None, "{word}");
+        }
         // Differences in two words do not cancel each other.
         for (one, other) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
             let mut words = base.0;
