@@ -27,6 +27,13 @@ pub(crate) fn document(panels: &str, height: f64, note: &str) -> String {
     )
 }
 
+/// The picture of one panel.
+pub(crate) fn single(title: &str, bars: &[(&str, &Spread)], note: &str) -> String {
+    let mut body = String::new();
+    let height = 16.0 + panel(&mut body, 16.0, title, bars);
+    document(&body, height, note)
+}
+
 /// Draws one panel at height `y`; returns its own height.
 pub(crate) fn panel(body: &mut String, y: f64, title: &str, bars: &[(&str, &Spread)]) -> f64 {
     let scale = bars.iter().map(|(_, spread)| spread.quartile_3).fold(1.1, f64::max).min(LARGEST);

@@ -98,9 +98,7 @@ pub(crate) fn svg(rows: &[Row], title: &str, note: &str) -> String {
     let share = |row: &Row| Some((row.what.clone(), row.value.scaled(1.0 / row.goal?.bound())));
     let shares: Vec<_> = rows.iter().filter_map(share).collect();
     let bars: Vec<_> = shares.iter().map(|(what, spread)| (what.as_str(), spread)).collect();
-    let mut body = String::new();
-    let height = 16.0 + plot::panel(&mut body, 16.0, title, &bars);
-    plot::document(&body, height, note)
+    plot::single(title, &bars, note)
 }
 
 #[cfg(test)]

@@ -124,14 +124,12 @@ impl Report {
     pub(crate) fn svg(&self, subject: &str) -> String {
         let shares: Vec<_> = self.figures.iter().filter_map(Figure::share).collect();
         let bars: Vec<_> = shares.iter().map(|(what, spread)| (*what, spread)).collect();
-        let mut body = String::new();
         let title = format!("{subject}: 99th percentile as a share of the target");
-        let height = 16.0 + plot::panel(&mut body, 16.0, &title, &bars);
         let note = format!(
             "{}; {}. Dashed: the target; whiskers: from the median to the 99th percentile.",
             self.machine, self.date
         );
-        plot::document(&body, height, &note)
+        plot::single(&title, &bars, &note)
     }
 }
 

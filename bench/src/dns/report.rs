@@ -91,14 +91,11 @@ impl Report {
         let label = |ratio: &Ratio| format!("{} ({})", ratio.against, ratio.load);
         let ratios: Vec<_> = self.ratios.iter().map(|ratio| (label(ratio), &ratio.rate)).collect();
         let bars: Vec<_> = ratios.iter().map(|(label, rate)| (label.as_str(), *rate)).collect();
-        let mut body = String::new();
-        let title = "queries/s of the shim: × the other server";
-        let height = 16.0 + plot::panel(&mut body, 16.0, title, &bars);
         let note = format!(
             "{}; {}. Dashed: as fast as the other; whiskers: quartiles.",
             self.machine, self.date
         );
-        plot::document(&body, height, &note)
+        plot::single("queries/s of the shim: × the other server", &bars, &note)
     }
 
     /// The report as Markdown.
