@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The current time, in UTC.
 pub(crate) fn now() -> String {
@@ -79,4 +80,11 @@ pub(crate) fn core_times() -> Result<Vec<[u64; 2]>> {
         [all - ticks.iter().skip(3).take(2).sum::<u64>(), all]
     };
     Ok(cores.map(core).collect())
+}
+
+/// Allows as many descriptors as this process may have.
+pub(crate) fn allow_descriptors() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("failed to allow more descriptors")
 }
