@@ -10,12 +10,9 @@ use crate::{
         BACKEND_START, BACKEND6, BACKENDS, FlowField, GUEST_START, LO, OTHER_ROUTE, ROUTE, accepts,
         answer, guest, kinds, socket, vip,
     },
-    rig::{NEXT, REDIRECT},
+    rig::{DROP, NEXT, REDIRECT},
     segments::{ACK, FIN, RST, SYN, Segment, parse_too_big, too_big},
 };
-
-/// The verdict that drops a packet (TC_ACT_SHOT).
-const DROP: i32 = 2;
 
 /// Maximum segment size 1460, selective acknowledgments permitted.
 const OPTIONS: [u8; 8] = [2, 4, 5, 0xb4, 4, 2, 1, 1];

@@ -13,8 +13,8 @@ use crate::{
     flow_field::{BACKEND6, BACKENDS, FlowField, OTHER_ROUTE, ROUTE},
     frames::{checksum_of, sum},
     random_frames::{Frames, RandomFrame},
-    rig::{NEXT, REDIRECT},
-    segments::{ACK, RST, SYN, Segment},
+    rig::{DROP, NEXT, REDIRECT},
+    segments::{ACK, ETHERNET, ICMP, ICMP6, RST, SYN, Segment, TCP},
 };
 
 /// Frames of the ordinary test.
@@ -22,13 +22,6 @@ const SOME: u64 = 200_000;
 /// The environment variable with another number of frames, which is also the seed.
 const COUNT: &str = "REDIRECTOR_FRAMES";
 
-/// The verdict that drops a packet (TC_ACT_SHOT).
-const DROP: i32 = 2;
-
-const IP: usize = 14;
-const TCP: u8 = 6;
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
 /// Offset of the checksum in a TCP header, and in an ICMP header.
 const TCP_CHECK: usize = 16;
 const ICMP_CHECK: usize = 2;
@@ -71,8 +64,8 @@ impl Packet {
 
     fn of_frame(frame: &[u8]) -> Option<Self> {
         match frame[12..14] {
-            [0x08, 0x00] => Self::of(frame, IP, false),
-            [0x86, 0xdd] => Self::of(frame, IP, true),
+            [0x08, 0x00] => Self::of(frame, ETHERNET, false),
+            [0x86, 0xdd] => Self::of(frame, ETHERNET, true),
             _ => None,
         }
     }

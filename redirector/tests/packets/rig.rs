@@ -24,6 +24,8 @@ pub(crate) const TTL: u32 = 30;
 
 /// The verdict that leaves a packet to the next program (TC_ACT_UNSPEC).
 pub(crate) const NEXT: i32 = -1;
+/// The verdict that drops a packet (TC_ACT_SHOT).
+pub(crate) const DROP: i32 = 2;
 /// The verdict that sends a packet elsewhere (TC_ACT_REDIRECT).
 pub(crate) const REDIRECT: i32 = 7;
 

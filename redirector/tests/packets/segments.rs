@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::frames::{Ends, checksum_of, framed, ip_header, sum};
 
-const TCP: u8 = 6;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const ICMP6: u8 = 58;
 /// Octets of an Ethernet header.
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 
 pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
@@ -124,9 +126,6 @@ pub(crate) fn error_about(from: IpAddr, to: IpAddr, header: [u8; 8], quoted: &Se
     let packet = [ip_header(addresses, protocol, &[], message.len()), message].concat();
     framed(Ends::v4().macs, packet)
 }
-
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
 
 /// The sender of an ICMP error whose checksums are right, its MTU, and the segment that it quotes.
 pub(crate) fn parse_too_big(frame: &[u8]) -> (IpAddr, u16, Segment) {
