@@ -22,8 +22,14 @@ use crate::workspace;
 
 /// The default path of the configuration file.
 pub const CONFIG_PATH: &str = "/etc/redirector/redirector.toml";
-/// The capabilities of the product: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_BPF, by number.
-pub const CAPABILITIES: [u32; 3] = [10, 12, 39];
+/// The numbers of capabilities (include/uapi/linux/capability.h).
+pub const CAP_NET_BIND_SERVICE: u32 = 10;
+/// See [`CAP_NET_BIND_SERVICE`].
+pub const CAP_NET_ADMIN: u32 = 12;
+/// See [`CAP_NET_BIND_SERVICE`].
+pub const CAP_BPF: u32 = 39;
+/// The capabilities of the product.
+pub const CAPABILITIES: [u32; 3] = [CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_BPF];
 /// Longest time until READY=1; the verifier takes most of it.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time to end after SIGTERM.
