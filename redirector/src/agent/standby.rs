@@ -74,12 +74,10 @@ pub(crate) async fn wait(
     }
     let waiting_since = Some(Instant::now());
     let mut signals = Signals::listen()?;
-    let Some(mut predecessor) = connect(config).await? else {
+    // First: from now on no query is lost, even if the other agent dies.
+    let Some((mut predecessor, sockets)) = connect(config).await? else {
         return Ok(Some((accepted, Inheritance::default())));
     };
-    // First: from now on no query is lost, even if the other agent dies.
-    let sockets = predecessor.sockets().await.context("failed to receive the agent's sockets")?;
-    let sockets = InheritedSockets::new(sockets);
     let mut pods = pods::follow();
     let (preloaded, ()) = tokio::join!(preload(config), pods::first_list(&mut pods));
     let preloaded = preloaded?;
@@ -103,22 +101,26 @@ pub(crate) async fn wait(
     )))
 }
 
-/// Connects to the running agent, which may still be starting; none if it has ended.
-async fn connect(config: &Config) -> anyhow::Result<Option<Predecessor>> {
+/// The running agent, which may still be starting, and its sockets; none if it has ended.
+async fn connect(config: &Config) -> anyhow::Result<Option<(Predecessor, InheritedSockets)>> {
     let client = Client::new(config.agent.control_socket());
     let deadline = Instant::now() + START_LIMIT;
     loop {
-        match client.hand_over().await {
-            Ok(predecessor) => return Ok(Some(predecessor)),
-            Err(_) if !lock::is_running(&config.agent.run_dir) => return Ok(None),
-            Err(ClientError::Unreachable { .. } | ClientError::Silent { .. })
-                if Instant::now() < deadline =>
-            {
-                tokio::time::sleep(RETRY).await;
+        let error = match client.hand_over().await {
+            Ok((predecessor, sockets)) => {
+                return Ok(Some((predecessor, InheritedSockets::new(sockets))));
             }
-            Err(error) => {
-                return Err(error).context("the running agent does not hand its sockets over");
-            }
+            Err(error) => error,
+        };
+        // An agent that dies closes its connections before its locks.
+        tokio::time::sleep(RETRY).await;
+        if !lock::is_running(&config.agent.run_dir) {
+            return Ok(None);
+        }
+        let may_be_starting =
+            matches!(error, ClientError::Unreachable { .. } | ClientError::Silent { .. });
+        if !may_be_starting || Instant::now() >= deadline {
+            return Err(error).context("the running agent does not hand its sockets over");
         }
     }
 }
@@ -161,5 +163,42 @@ impl Inheritance {
             Some(_) => interception::Predecessor::HandedOver,
             None => interception::Predecessor::Ended,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::agent::process::lock::Locks;
+
+    /// Connects to an agent that closes the connection, and then ends if it `dies`.
+    async fn connect_to_closing(dies: bool) -> anyhow::Result<bool> {
+        let directory = tempfile::tempdir()?;
+        let mut config = Config::default();
+        config.agent.run_dir = directory.path().to_owned();
+        let mut locks = Some(Locks::acquire(directory.path(), &[])?);
+        let listener = UnixListener::bind(config.agent.control_socket())?;
+        let closing = async {
+            drop(listener.accept().await);
+            if dies {
+                locks = None;
+            }
+        };
+        let (connected, ()) = tokio::join!(connect(&config), closing);
+        drop(locks);
+        connected.map(|connected| connected.is_some())
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_dies_before_it_hands_over_is_no_predecessor() {
+        assert!(!connect_to_closing(true).await.expect("no error"));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_does_not_hand_over_is_an_error() {
+        let error = connect_to_closing(false).await.expect_err("no sockets").to_string();
+        assert_eq!(error, "the running agent does not hand its sockets over");
     }
 }

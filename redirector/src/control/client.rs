@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -203,10 +204,17 @@ impl Client {
         self.send_many(Method::POST, "/v1/reload", None::<&()>).await
     }
 
-    /// `POST /v1/hand-over`.
-    pub async fn hand_over(&self) -> Result<Predecessor, ClientError> {
+    /// `POST /v1/hand-over`, and the listening sockets that the agent passes.
+    pub async fn hand_over(&self) -> Result<(Predecessor, Vec<OwnedFd>), ClientError> {
+        let received = async {
+            let mut predecessor = self.upgrade().await?;
+            match predecessor.sockets().await {
+                Ok(sockets) => Ok((predecessor, sockets)),
+                Err(error) => Err(self.broken("receive", error)),
+            }
+        };
         let silent = |_| ClientError::Silent { path: self.path.clone(), timeout: STATUS_TIMEOUT };
-        tokio::time::timeout(STATUS_TIMEOUT, self.upgrade()).await.map_err(silent)?
+        tokio::time::timeout(STATUS_TIMEOUT, received).await.map_err(silent)?
     }
 
     async fn upgrade(&self) -> Result<Predecessor, ClientError> {

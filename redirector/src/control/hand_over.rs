@@ -164,7 +164,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// When the agent ends meanwhile.
-    pub async fn sockets(&mut self) -> io::Result<Vec<OwnedFd>> {
+    pub(super) async fn sockets(&mut self) -> io::Result<Vec<OwnedFd>> {
         self.stream.write_u8(SOCKETS).await?;
         let receive = || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
