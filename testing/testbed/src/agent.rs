@@ -87,7 +87,7 @@ pub struct Agent {
     notify: NotifySocket,
     /// Distinguishes the agents of a node that run at the same time.
     instance: u32,
-    /// From spawn to READY=1.
+    /// From spawn to READY=1; zero if nobody has waited for it.
     ready_after: Duration,
 }
 
@@ -114,13 +114,20 @@ impl Agent {
 
     /// Starts another agent with the same configuration beside this one, and waits for its READY=1.
     pub fn beside(&self, arguments: &[&str]) -> Result<Self> {
+        let mut next = self.launch_beside(arguments)?;
+        next.ready_after = wait_ready(&mut next.service, &mut next.notify)?;
+        Ok(next)
+    }
+
+    /// The same, but returns at once, whether it gets ready or not.
+    pub fn launch_beside(&self, arguments: &[&str]) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let instance = NEXT.fetch_add(1, Ordering::Relaxed);
         let sandbox = self.sandbox.clone();
         let mut options = self.options.clone();
         options.arguments = arguments.iter().copied().map(str::to_owned).collect();
-        let (service, notify, ready_after) = launch(&sandbox, &options, instance, Vec::new())?;
-        Ok(Self { sandbox, options, service, notify, instance, ready_after })
+        let (service, notify) = spawn(&sandbox, &options, instance, Vec::new())?;
+        Ok(Self { sandbox, options, service, notify, instance, ready_after: Duration::ZERO })
     }
 
     /// Waits until it has ended, without a signal.
@@ -225,13 +232,19 @@ fn launch(
     instance: u32,
     stored: Vec<(String, OwnedFd)>,
 ) -> Result<(Service, NotifySocket, Duration)> {
-    let started = Instant::now();
     let (mut service, mut notify) = spawn(sandbox, options, instance, stored)?;
+    let ready_after = wait_ready(&mut service, &mut notify)?;
+    Ok((service, notify, ready_after))
+}
+
+/// The time until READY=1.
+fn wait_ready(service: &mut Service, notify: &mut NotifySocket) -> Result<Duration> {
+    let started = Instant::now();
     service.wait_ready(READY_LIMIT, || {
         notify.receive()?;
         Ok(notify.states.iter().any(|state| state == "READY=1"))
     })?;
-    Ok((service, notify, started.elapsed()))
+    Ok(started.elapsed())
 }
 
 fn spawn(

@@ -4,6 +4,7 @@ mod debug_log;
 mod exhaustion;
 mod files;
 mod hand_over;
+mod interrupted_hand_over;
 mod pool_change;
 mod purge;
 mod restart;
