@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tracing::info;
+use tokio::time::timeout;
+use tracing::{info, warn};
 
 use crate::{
     agent::{
@@ -58,6 +59,8 @@ pub(crate) struct Inheritance {
 const RETRY: Duration = Duration::from_millis(100);
 /// How long an agent may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How often to say that the running agent has not ended.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits, if another agent runs and `when_taken` allows it. Returns the configuration and what is
 /// inherited; none if a signal ends the wait.
@@ -72,33 +75,59 @@ pub(crate) async fn wait(
         let sockets = systemd::stored_sockets();
         return Ok(Some((accepted, Inheritance { sockets, ..Inheritance::default() })));
     }
-    let waiting_since = Some(Instant::now());
     let mut signals = Signals::listen()?;
-    // First: from now on no query is lost, even if the other agent dies.
-    let Some((mut predecessor, sockets)) = connect(config).await? else {
-        return Ok(Some((accepted, Inheritance::default())));
+    info!(pid = lock::running(run_dir), "waiting for the sockets of the running agent");
+    let inheritance = tokio::select! {
+        inheritance = inherit(config, when_taken) => inheritance?,
+        () = terminated(&mut signals) => {
+            info!("stopping; the other agent continues");
+            return Ok(None);
+        }
     };
-    let mut pods = pods::follow();
-    let (preloaded, ()) = tokio::join!(preload(config), pods::first_list(&mut pods));
-    let preloaded = preloaded?;
-    let ready = StandbyLock::acquire(run_dir)?;
-    report_ready(&mut predecessor, when_taken).await;
-    let ended = tokio::select! {
-        () = predecessor.ended() => true,
-        () = terminated(&mut signals) => false,
-    };
-    if !ended {
-        info!("stopping; the other agent continues");
-        return Ok(None);
-    }
     // It may have changed while this agent waited.
     let debug_flag = config.datapath.debug_flag;
-    let mut next = Accepted::at_start(path)?;
+    let mut next = Accepted::at_start(path).unwrap_or_else(|errors| (accepted.0, Some(errors)));
     next.0.config.datapath.debug_flag = debug_flag;
-    Ok(Some((
-        next,
-        Inheritance { sockets, preloaded, pods: Some(pods), waiting_since, ready: Some(ready) },
-    )))
+    Ok(Some((next, inheritance)))
+}
+
+/// Prepares for the end of the running agent, and waits for it.
+async fn inherit(config: &Config, when_taken: WhenTaken) -> anyhow::Result<Inheritance> {
+    let run_dir = &config.agent.run_dir;
+    let waiting_since = Some(Instant::now());
+    // First: from now on no query is lost, even if the other agent dies.
+    let Some((mut predecessor, sockets)) = connect(config).await? else {
+        return Ok(Inheritance::default());
+    };
+    let mut pods = pods::follow();
+    let (preloaded, ready) = match prepare(config, &mut pods).await {
+        Ok((preloaded, ready)) => {
+            report_ready(&mut predecessor, when_taken).await;
+            (preloaded, Some(ready))
+        }
+        // Nobody else is left; what is missing is made at the start.
+        Err(error) if !lock::is_running(run_dir) => {
+            warn!("the other agent has ended; starting as the only one, although {error:#}");
+            (None, None)
+        }
+        Err(error) => return Err(error),
+    };
+    while timeout(PATIENCE, predecessor.ended()).await.is_err() {
+        if when_taken == WhenTaken::TakeOver {
+            let pid = lock::running(run_dir);
+            warn!(pid, "the running agent was asked to end and has not: kill it if it hangs");
+        }
+    }
+    Ok(Inheritance { sockets, preloaded, pods: Some(pods), waiting_since, ready })
+}
+
+/// Loads the programs, lists the pods, and shows that this agent is ready.
+async fn prepare(
+    config: &Config,
+    pods: &mut PodScope,
+) -> anyhow::Result<(Option<Preloaded>, StandbyLock)> {
+    let (preloaded, ()) = tokio::join!(preload(config), pods::first_list(pods));
+    Ok((preloaded?, StandbyLock::acquire(&config.agent.run_dir)?))
 }
 
 /// The running agent, which may still be starting, and its sockets; none if it has ended.

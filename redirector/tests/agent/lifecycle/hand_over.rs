@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use testbed::{
     Executor, Rig,
     agent::{Agent, AgentOptions},
@@ -194,6 +195,40 @@ fn a_standby_that_ends_leaves_the_agent_alone() {
     let mut killed = job.agent.beside(&["--standby"]).unwrap();
     killed.sigkill().unwrap();
     assert!(is_vip(&job.vip()), "{}", job.agent.log_tail());
+}
+
+/// It has read the file before, and nobody else is left.
+#[test]
+fn a_standby_serves_although_the_file_has_become_invalid() {
+    let mut job = Job::with_config(CONFIG);
+    let vip = job.vip();
+    let standby = job.agent.beside(&["--standby"]).unwrap();
+    job.agent.write_config("routes = 7\n").unwrap();
+    job.on_node("rm /var/lib/redirector/last-good*");
+    job.agent.sigkill().unwrap();
+    job.agent = standby;
+    until("the standby to be the agent", LIMIT, || {
+        let finished = job.cli(&["status"]);
+        Ok(finished.stdout.contains(&format!("pid {}", job.agent.pid())))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
+    assert_eq!(job.vip(), vip);
+    let status = job.json(&["status"]);
+    assert!(
+        status["config"]["error"].as_str().is_some_and(|why| why.contains("routes")),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_standby_can_be_stopped_while_the_agent_hangs() {
+    let job = Job::with_config(CONFIG);
+    job.agent.signal(Signal::STOP).unwrap();
+    let mut standby = job.agent.launch_beside(&["--standby"]).unwrap();
+    until("the standby to wait", LIMIT, || Ok(standby.log().contains("waiting for"))).unwrap();
+    assert!(standby.sigterm().unwrap().success(), "{}", standby.log_tail());
+    job.agent.signal(Signal::CONT).unwrap();
+    assert!(is_vip(&job.vip()));
 }
 
 #[test]
