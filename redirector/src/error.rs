@@ -1,4 +1,15 @@
-//! Errors as text.
+//! Errors: as text, and whose they are.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// Whether this host caused an error: it lacks descriptors, buffers or memory, or a message is too
+/// large for UDP.
+pub(crate) fn is_local_error(error: &io::Error) -> bool {
+    let local = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::MSGSIZE];
+    Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
+}
 
 /// An error with its causes on one line. A cause that the text before it already quotes is left
 /// out.

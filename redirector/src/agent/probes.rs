@@ -13,6 +13,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     backend,
     datapath::{RouteBackend, UnhealthyBackend},
+    error::is_local_error,
 };
 
 /// Probes under way at one time; the others follow at the next tick.
@@ -180,16 +181,23 @@ impl Probes {
 }
 
 impl ProbeResult {
-    /// Whether the probe says that the backend does not work. It says nothing if this host lacks
-    /// the source address that executors connect from.
+    /// Whether the probe says that the backend does not work.
     pub(crate) fn has_failed(&self) -> bool {
-        self.outcome.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AddrNotAvailable)
+        self.outcome.as_ref().is_err_and(is_of_backend)
     }
+}
+
+/// An error says nothing about the backend if this host lacks descriptors, memory, or the source
+/// address that executors connect from.
+fn is_of_backend(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::AddrNotAvailable && !is_local_error(error)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use rustix::io::Errno;
 
     use super::*;
     use crate::datapath::EjectionCause;
@@ -234,6 +242,13 @@ mod tests {
             probes.next().await.expect("it ends").outcome.expect_err("nobody listens").kind(),
             io::ErrorKind::ConnectionRefused
         );
+    }
+
+    #[test]
+    fn a_probe_that_this_host_could_not_make_says_nothing() {
+        let failed = |errno: Errno| is_of_backend(&errno.into());
+        assert!(failed(Errno::CONNREFUSED) && failed(Errno::TIMEDOUT));
+        assert!(!failed(Errno::MFILE) && !failed(Errno::NOBUFS) && !failed(Errno::ADDRNOTAVAIL));
     }
 
     #[tokio::test]

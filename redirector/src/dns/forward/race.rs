@@ -3,7 +3,6 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use rustix::io::Errno;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
 };
 use crate::{
     dns::wire::{Header, rcode},
+    error::is_local_error,
     net::Transport,
 };
 
@@ -102,13 +102,6 @@ impl<'a> Race<'a> {
         }
         None
     }
-}
-
-/// Whether this host caused an error: it lacks descriptors, buffers or memory, or the query is too
-/// large for UDP.
-fn is_local_error(error: &io::Error) -> bool {
-    let local = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::MSGSIZE];
-    Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
 }
 
 /// One exchange and its latency. A slow upstream counts as failed, but its reply is still awaited.
