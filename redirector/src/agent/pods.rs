@@ -77,14 +77,15 @@ pub(crate) async fn first_list(pods: &mut PodScope) {
 /// agent may not change nodes, nothing is asked for.
 pub(crate) fn remove_startup_taint() {
     /// A new node's API server may be far away and busy.
-    const PAUSE: Duration = Duration::from_secs(5);
-    const ATTEMPTS: usize = 60;
+    const FIRST_PAUSE: Duration = Duration::from_secs(5);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(60);
     if std::env::var_os("REDIRECTOR_STARTUP_TAINT").is_none() {
         return;
     }
     let Some((client, node)) = client() else { return };
     tokio::spawn(async move {
-        for _ in 0..ATTEMPTS {
+        let mut pause = FIRST_PAUSE;
+        loop {
             match kubernetes::remove_taint(&client, &node).await {
                 Ok(_) => return,
                 Err(error) => warn!(
@@ -94,7 +95,8 @@ pub(crate) fn remove_startup_taint() {
                     error_chain(&error)
                 ),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     });
 }
