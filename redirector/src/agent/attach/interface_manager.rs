@@ -188,7 +188,13 @@ impl InterfaceManager {
     /// Retries what has failed, and lists all interfaces from time to time. Called every two
     /// seconds.
     pub(crate) fn rescan(&mut self, datapath: &mut Datapath, specs: &[InterfaceSpec]) {
-        let Some(scanned_at) = self.scanned_at else { return };
+        let Some(scanned_at) = self.scanned_at else {
+            // The first list may have failed.
+            if self.error.is_some() {
+                self.attach(datapath, specs);
+            }
+            return;
+        };
         if self.specs != specs {
             // The configuration was reloaded.
             return self.attach(datapath, specs);
