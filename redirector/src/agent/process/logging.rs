@@ -23,7 +23,11 @@ pub fn start_logging(
     let plain = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = !json && !plain && io::stderr().is_terminal();
     let writer = move || PrintableStderr { colour };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        // It would report a failed write to the same standard error, and panic as that fails, too.
+        .log_internal_errors(false);
     let started = if json {
         log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else if journal::is_stderr(variable) {

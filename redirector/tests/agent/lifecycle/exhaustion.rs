@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed::topology::DNS_ADDRESS;
+use testbed::{Rig, agent::CONFIG_PATH, process::until, topology::DNS_ADDRESS};
 
-use crate::rig::Job;
+use crate::rig::{Job, LIMIT, binary};
 
 const ADMIN: &str = "127.0.0.1:9464";
 /// More than there is room for, and fewer than this process may have.
@@ -141,4 +141,25 @@ fn without_a_free_descriptor_dns_still_answers() {
     assert_eq!(answers.matches("STREAM").count(), 16, "{answers}");
     let _ = job.vip();
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+/// A full disk, or a terminal that is gone.
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let rig = Rig::new().unwrap();
+    let _dns = rig.customer.dns_server().unwrap();
+    let files = rig.node.sandbox();
+    files
+        .write(CONFIG_PATH, "[[routes]]\nsource = \"a.b\"\ndestination = \"203.0.113.7\"\n")
+        .unwrap();
+    let mut command = files.command("/bin/sh");
+    command.args(["-c", "exec \"$0\" run 2>/dev/full"]).arg(binary());
+    let mut agent = command.spawn().unwrap();
+    let status = || rig.node.cli(binary(), &["status"]).unwrap();
+    until("the agent to serve", LIMIT, || Ok(status().status.code() == Some(0))).unwrap();
+    let add = ["route", "add", "c.d", "203.0.113.8"];
+    rig.node.cli(binary(), &add).unwrap().success().unwrap();
+    let pid = rustix::process::Pid::from_child(&agent);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(agent.wait().unwrap().success());
 }
