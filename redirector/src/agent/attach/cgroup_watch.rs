@@ -18,6 +18,7 @@ use rustix::{
     io::Errno,
 };
 use tokio::io::{Interest, unix::AsyncFd};
+use tracing::warn;
 
 /// Directories that are watched at most; each takes about a kilobyte of kernel memory, and
 /// `fs.inotify.max_user_watches` is shared by all processes of a user.
@@ -43,20 +44,35 @@ pub(crate) struct CgroupWatch {
 
 impl CgroupWatch {
     pub(crate) fn new() -> Self {
-        let made = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
+        let mut watch = Self {
+            inotify: None,
+            watched: BTreeSet::new(),
+            rescan_due: false,
+            incomplete: None,
+            quiet_until: Instant::now(),
+        };
+        watch.open();
+        watch
+    }
+
+    /// Asks for an instance of inotify: other processes of this user may have all of them for a
+    /// while.
+    fn open(&mut self) {
+        let opened = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .map_err(std::io::Error::from)
             .and_then(|descriptor| {
                 // SAFETY: the AsyncFd owns the descriptor, which stays the same for as long as it
                 // lives.
                 Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
             });
-        let incomplete = made.as_ref().err().map(|error| format!("inotify: {error}"));
-        Self {
-            inotify: made.ok(),
-            watched: BTreeSet::new(),
-            rescan_due: false,
-            incomplete,
-            quiet_until: Instant::now(),
+        match opened {
+            Ok(inotify) => self.inotify = Some(inotify),
+            Err(error) => {
+                if self.incomplete.is_none() {
+                    warn!("new cgroups are found up to 2 s late: failed to watch them: {error}");
+                }
+                self.incomplete = Some(format!("inotify: {error}"));
+            }
         }
     }
 
@@ -75,6 +91,9 @@ impl CgroupWatch {
     /// *before* a scan, so that later changes are reported.
     pub(crate) fn follow(&mut self, dirs: &BTreeSet<PathBuf>) {
         self.rescan_due = false;
+        if self.inotify.is_none() {
+            self.open();
+        }
         let Some(inotify) = &self.inotify else { return };
         drain(inotify);
         let mut watched = BTreeSet::new();
