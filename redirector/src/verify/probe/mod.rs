@@ -13,6 +13,7 @@ pub(crate) use self::child::child;
 pub(super) use self::{
     connect::{ConnectResult, source_towards},
     dns::DnsResult,
+    dns::MAX_NAMESERVERS,
     http::{HttpResult, Reference},
     io_failure::IoFailure,
     job::{Job, ProbeResult, Protocol},
