@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use crate::{
     cli::{context::block_on, exit::Exit, io::Env, output::OutputArgs},
     cluster::{self, ClusterClient, RouteStatus},
+    error::error_chain,
     kubernetes,
     route::{RawRoute, SourceName},
 };
@@ -41,28 +42,35 @@ pub(super) fn add(
     source: &SourceName,
 ) -> anyhow::Result<Exit> {
     let name = cluster::object_name(source);
-    let status = block_on(async {
+    let (status, unread) = block_on(async {
         let client = ClusterClient::new(kubernetes::infer().await?);
         client.add(&name, route).await?;
         let start = Instant::now();
         loop {
-            let status = client.status(&name).await?;
+            // The route is there: a failure to read its status is no failure of the command.
+            let (status, unread) = match client.status(&name).await {
+                Ok(status) => (status, None),
+                Err(error) => (None, Some(error_chain(&error))),
+            };
             let limit = if status.is_some() { REPORT_LIMIT } else { CONTROLLER_LIMIT };
             let is_known = status.as_ref().is_some_and(is_settled);
             if is_known || start.elapsed() > limit {
-                return anyhow::Ok(status);
+                return anyhow::Ok((status, unread));
             }
             sleep(POLL).await;
         }
     })??;
     let mut warnings = Vec::new();
-    match &status {
-        None => warnings.push(
+    match (&status, unread) {
+        (None, Some(error)) => {
+            warnings.push(format!("the route was added, and its status could not be read: {error}"))
+        }
+        (None, None) => warnings.push(
             "no controller has seen it: install the chart with `controller.enabled`, or see \
                 `kubectl logs deploy/redirector-controller`"
                 .to_owned(),
         ),
-        Some(status) => warnings.extend(problems(status)),
+        (Some(status), _) => warnings.extend(problems(status)),
     }
     let is_refused = status.as_ref().is_some_and(|status| !status.is_accepted());
     let status = status.unwrap_or_default();
