@@ -70,8 +70,8 @@ pub const FORMER_POOL_TIME: std::time::Duration = std::time::Duration::from_hour
 
 pub use attach::{
     cgroups::{
-        Cgroup, PodFilter, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside, is_confined,
-        name_cgroups, pod_parents, preset_cgroups, watched_dirs,
+        Cgroup, Matches, PodFilter, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside,
+        is_confined, name_cgroups, pod_parents, preset_cgroups, watched_dirs,
     },
     globs::subfolders,
     interfaces::target::{

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     agent::attach::{cgroup_watch::CgroupWatch, pod_scope::PodScope},
     config::Attach,
-    datapath::{self, AttachOutcome, Attachment, Cgroup, Datapath, DatapathError},
+    datapath::{self, AttachOutcome, Attachment, Cgroup, Datapath, DatapathError, Matches},
     error::error_chain,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Scope<'a> {
 pub(crate) struct AttachManager {
     attachments: Vec<Attachment>,
     pending: Vec<PendingCgroup>,
+    /// The plain paths of `attach.cgroups` that were no cgroup at the last scan.
+    missing: Vec<String>,
     /// Why the cgroups are unknown, or nothing could be changed.
     error: Option<String>,
     watch: CgroupWatch,
@@ -60,6 +62,7 @@ impl AttachManager {
         Self {
             attachments: Vec::new(),
             pending: Vec::new(),
+            missing: Vec::new(),
             error: None,
             watch: CgroupWatch::new(),
             is_confined: datapath::is_confined(),
@@ -78,6 +81,11 @@ impl AttachManager {
     /// Cgroups that could not be attached to.
     pub(crate) fn pending(&self) -> &[PendingCgroup] {
         &self.pending
+    }
+
+    /// The plain paths of `attach.cgroups` that are no cgroup now.
+    pub(crate) fn missing(&self) -> &[String] {
+        &self.missing
     }
 
     /// Why the last scan failed as a whole.
@@ -157,7 +165,18 @@ impl AttachManager {
             if self.attached_ids.is_empty() { earlier() } else { self.attached_ids.clone() };
         let selects: &datapath::PodFilter<'_> = &|uid| pods.selects(&attach.pods, uid);
         let filter = pods.is_known().then_some(selects);
-        datapath::cgroups_beside(&attach.cgroups, &attached, filter)
+        let Matches { cgroups, missing } =
+            datapath::cgroups_beside(&attach.cgroups, &attached, filter)?;
+        self.set_missing(missing);
+        Ok(cgroups)
+    }
+
+    /// Records the missing paths, and logs each when it becomes missing.
+    fn set_missing(&mut self, missing: Vec<String>) {
+        for new in missing.iter().filter(|path| !self.missing.contains(path)) {
+            warn!("attach.cgroups: `{new}` is not a cgroup; attaching when it appears");
+        }
+        self.missing = missing;
     }
 
     fn is_scan_due(&self) -> bool {

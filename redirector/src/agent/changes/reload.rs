@@ -41,7 +41,7 @@ pub(crate) fn reload(state: &mut AgentState) -> Result<api::Reloaded, ApiError> 
 
 fn apply(state: &mut AgentState, next: Accepted) -> Result<Vec<SourceName>, ApiError> {
     let config = &next.config;
-    // As at a start: a path that is no cgroup is a mistake.
+    // Not so at a start: a path that was written just now and is no cgroup is a mistake.
     if config.attach.cgroups != state.config.current().attach.cgroups {
         crate::datapath::cgroups(&config.attach.cgroups)
             .map_err(|error| ApiError::new(ErrorCode::Invalid, error_chain(&error)))?;

@@ -76,6 +76,14 @@ fn attachments(manager: &AttachManager) -> Vec<Problem> {
             ),
         );
     }
+    for path in manager.missing() {
+        let message =
+            format!("`{path}` in attach.cgroups is not a cgroup, so nothing in it is redirected");
+        problems.push(
+            not_attached(message)
+                .with_remedy("correct it, or create it: the agent attaches when it appears"),
+        );
+    }
     problems
 }
 

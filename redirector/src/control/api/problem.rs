@@ -90,7 +90,7 @@ problem_codes! {
     UnusableFamily = "unusable_family",
     /// All backends of a route are ejected, and still used.
     AllBackendsEjected = "all_backends_ejected",
-    /// Attaching failed, or no cgroup matches.
+    /// Attaching failed, no cgroup matches, or a configured path is no cgroup.
     NotAttached = "not_attached",
     /// Another process had removed programs or pins, which were restored.
     Restored = "restored",

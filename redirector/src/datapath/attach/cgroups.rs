@@ -167,33 +167,49 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
-/// The cgroups that match `specs` now, without those below another one of them, which covers them.
-/// A glob or a preset may match none; a plain path must exist.
+/// What `specs` match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matches {
+    /// The cgroups, without those below another one of them, which covers them.
+    pub cgroups: Vec<Cgroup>,
+    /// The plain paths that are no cgroup now, as configured.
+    pub missing: Vec<String>,
+}
+
+/// The cgroups that match `specs` now, for a person who has just written them: a glob or a preset
+/// may match none, a plain path must exist.
 ///
 /// # Errors
 ///
 /// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for a plain path that is not a
-/// cgroup.
+/// cgroup, or an invalid pattern.
 pub fn cgroups(specs: &[CgroupSpec]) -> Result<Vec<Cgroup>, DatapathError> {
-    cgroups_beside(specs, &[], None)
+    let Matches { cgroups, missing } = cgroups_beside(specs, &[], None)?;
+    let Some(pattern) = missing.into_iter().next() else { return Ok(cgroups) };
+    let problem = format!(
+        "is not a cgroup below {}: create it first, or use a glob for one that appears later",
+        cgroup2_mount()?.display()
+    );
+    Err(DatapathError::Cgroup { pattern, problem })
 }
 
 /// Which pods are wanted, by UID.
 pub type PodFilter<'a> = dyn Fn(&str) -> bool + 'a;
 
-/// [`cgroups`], where `attached` has the IDs of cgroups that are attached already: one that a
-/// preset shares with other services stays until it is gone. With `pods`, the cgroups of single
-/// pods take the place of those that the kubelet makes for all.
+/// What `specs` match now, where `attached` has the IDs of cgroups that are attached already: one
+/// that a preset shares with other services stays until it is gone. With `pods`, the cgroups of
+/// single pods take the place of those that the kubelet makes for all.
 ///
 /// # Errors
 ///
-/// As [`cgroups`].
+/// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for an invalid pattern.
 pub fn cgroups_beside(
     specs: &[CgroupSpec],
     attached: &[u64],
     pods: Option<&PodFilter<'_>>,
-) -> Result<Vec<Cgroup>, DatapathError> {
+) -> Result<Matches, DatapathError> {
     let mount = cgroup2_mount()?;
+    let mut missing = Vec::new();
     let mut found = BTreeMap::new();
     for spec in specs {
         let cgroups = match spec {
@@ -201,7 +217,12 @@ pub fn cgroups_beside(
             CgroupSpec::Preset(preset) => {
                 narrowed(*preset, of_preset(&mount, *preset, attached), pods)
             }
-            CgroupSpec::Pattern(pattern) => matching(&mount, pattern)?,
+            CgroupSpec::Pattern(pattern) => {
+                let cgroups = matching(&mount, pattern)?;
+                let is_missing = cgroups.is_empty() && is_path(&mount, pattern);
+                missing.extend(is_missing.then(|| pattern.clone()));
+                cgroups
+            }
         };
         found.extend(cgroups.into_iter().map(|cgroup| (cgroup.path, cgroup.id)));
     }
@@ -210,7 +231,7 @@ pub fn cgroups_beside(
     let mut cgroups: Vec<_> =
         uncovered.map(|(path, id)| Cgroup { path: path.clone(), id: *id }).collect();
     cgroups.sort_by_key(|cgroup| cgroup.id);
-    Ok(cgroups)
+    Ok(Matches { cgroups, missing })
 }
 
 /// The cgroups of the presets that exist here.
@@ -283,15 +304,12 @@ fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
     if let Err(error) = glob::Pattern::new(below) {
         return Err(problem(format!("is not a glob: {error}")));
     }
-    let cgroups: Vec<Cgroup> =
-        expand(mount, below).iter().filter_map(|path| Cgroup::at(path)).collect();
-    if cgroups.is_empty() && !below.contains(['*', '?', '[']) {
-        return Err(problem(format!(
-            "is not a cgroup below {}: create it first, or use a glob for one that appears later",
-            mount.display()
-        )));
-    }
-    Ok(cgroups)
+    Ok(expand(mount, below).iter().filter_map(|path| Cgroup::at(path)).collect())
+}
+
+/// Whether it is a path, which names one cgroup, and not a glob.
+fn is_path(mount: &Path, pattern: &str) -> bool {
+    below(mount, pattern).is_some_and(|below| !below.contains(['*', '?', '[']))
 }
 
 /// A pattern relative to the mount, which it may begin with.
@@ -405,6 +423,22 @@ mod tests {
         let levels = |base| with_levels(&attachments, mount, base);
         assert_eq!(levels(Some(3)), [NameCgroup { id: 7, level: Some(5) }]);
         assert_eq!(levels(None), [NameCgroup { id: 7, level: None }]);
+    }
+
+    #[test]
+    fn a_missing_path_hides_no_cgroup_and_an_invalid_pattern_fails() {
+        let pattern = |text: &str| CgroupSpec::Pattern(text.into());
+        let specs = ["no-such-cgroup", "no-such-*", "/", "no/such"].map(pattern);
+        let found = cgroups_beside(&specs, &[], None).expect("the root");
+        let root = cgroups(&[pattern("/")]).expect("the root");
+        assert_eq!(
+            found,
+            Matches { cgroups: root, missing: vec!["no-such-cgroup".into(), "no/such".into()] }
+        );
+        for invalid in ["../etc", "a**"] {
+            let specs = ["/", invalid].map(pattern);
+            assert!(cgroups_beside(&specs, &[], None).is_err(), "{invalid}");
+        }
     }
 
     #[test]

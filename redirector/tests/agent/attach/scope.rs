@@ -1,8 +1,16 @@
 //! Cgroups by what people name: presets, `auto`, and a change of them by a reload.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use testbed::{agent::CONFIG_PATH, process::until, topology::INTERNAL_NAME};
+use testbed::{
+    agent::CONFIG_PATH,
+    process::{is_machine_busy, until},
+    topology::INTERNAL_NAME,
+};
 
 use crate::{
     attach::cgroups::{await_attached, greets, on_node},
@@ -37,6 +45,27 @@ fn attached_to(job: &Job) -> Vec<String> {
 fn await_attached_to(job: &Job, cgroups: &[&str]) {
     until("the cgroups to be attached", LIMIT, || Ok(attached_to(job) == cgroups))
         .unwrap_or_else(|error| panic!("{error:#}: {:?}", attached_to(job)));
+}
+
+/// As [`await_attached_to`], sooner than a periodic scan would attach.
+fn assert_attached_soon(job: &Job, cgroups: &[&str]) {
+    let started = Instant::now();
+    await_attached_to(job, cgroups);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5) || is_machine_busy(), "{cgroups:?}: after {took:?}");
+}
+
+/// The paths that `status` names as missing.
+fn missing(job: &Job) -> Vec<String> {
+    let status = job.json(&["status"]);
+    let problems = status["problems"].as_array().unwrap().iter();
+    let messages = problems
+        .filter(|problem| problem["code"] == "not_attached")
+        .map(|problem| problem["message"].as_str().unwrap());
+    let quoted = messages
+        .filter(|message| message.contains("in attach.cgroups is not a cgroup"))
+        .map(|message| message.split('`').nth(1).unwrap().to_owned());
+    quoted.collect()
 }
 
 /// The body and the status of `POST /v1/reload`.
@@ -167,4 +196,51 @@ fn a_reload_returns_when_its_cgroups_are_attached() {
     );
     await_attached(&job, 1);
     assert!(greets(job.executor.sandbox()), "the earlier configuration stays");
+}
+
+/// As at boot, where the agent starts before the service that makes the cgroup.
+#[test]
+fn an_agent_starts_before_the_cgroup_of_a_path_exists() {
+    let mut job = Job::prepared(&config("[\"/jobs/one\"]"), |_| {});
+    assert_eq!((attached_to(&job), missing(&job)), (vec![], vec!["/jobs/one".to_owned()]));
+    let next = job.agent.beside(&["--take-over"]).unwrap();
+    let mut former = std::mem::replace(&mut job.agent, next);
+    assert_eq!(former.wait_ended().unwrap().code(), Some(0), "{}", former.log_tail());
+    assert_eq!((attached_to(&job), missing(&job)), (vec![], vec!["/jobs/one".to_owned()]));
+    make(&job, &["jobs/one"]);
+    assert_attached_soon(&job, &["jobs/one"]);
+    assert!(greets(&job.executor.beside("jobs/one/below").unwrap()));
+    assert_eq!(missing(&job), [""; 0]);
+    for log in [former.log(), job.agent.log()] {
+        assert_eq!(log.matches("`/jobs/one` is not a cgroup").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn a_removed_path_stops_no_other_cgroup_from_being_attached() {
+    let job = Job::prepared(&config("[\"jobs/*\", \"system.slice/x.service\"]"), |rig| {
+        let prepare = || fs::create_dir_all("/sys/fs/cgroup/system.slice/x.service").unwrap();
+        rig.node.sandbox().namespaces().run(prepare).unwrap();
+    });
+    assert_eq!(attached_to(&job), ["system.slice/x.service"]);
+    for round in 1..=2 {
+        on_node(&job, || fs::remove_dir("/sys/fs/cgroup/system.slice/x.service").unwrap());
+        until("the path to be reported", LIMIT, || Ok(missing(&job) == ["system.slice/x.service"]))
+            .unwrap();
+        make(&job, &["jobs/one"]);
+        assert_attached_soon(&job, &["jobs/one"]);
+        assert!(greets(&job.executor.beside("jobs/one/below").unwrap()));
+        on_node(&job, || {
+            fs::remove_dir("/sys/fs/cgroup/jobs/one/below").unwrap();
+            fs::remove_dir("/sys/fs/cgroup/jobs/one").unwrap();
+        });
+        make(&job, &["system.slice/x.service"]);
+        assert_attached_soon(&job, &["system.slice/x.service"]);
+        assert!(greets(&job.executor.beside("system.slice/x.service").unwrap()));
+        assert_eq!(missing(&job), [""; 0]);
+        let log = job.agent.log();
+        assert_eq!(log.matches("x.service` is not a cgroup").count(), round, "{log}");
+    }
+    let log = job.agent.log();
+    assert!(!log.contains(" ERROR "), "{log}");
 }
