@@ -45,7 +45,10 @@ impl Accepted {
     /// # Errors
     /// As [`Accepted::read`], and when the file has lost its routes or its end.
     pub fn read_next(&self, path: &Path) -> Result<Self, ConfigErrors> {
-        let next = Self::read(path)?;
+        self.replaced_by(Self::read(path)?, path)
+    }
+
+    fn replaced_by(&self, next: Self, path: &Path) -> Result<Self, ConfigErrors> {
         match self.loss_in(&next) {
             Some(loss) => Err(ConfigErrors::of_file(path, loss)),
             None => Ok(next),
@@ -86,12 +89,14 @@ impl Accepted {
             Ok(found) => found.config.agent.state_dir.clone(),
             Err(_) => AgentPaths::of_broken_file(path).state_dir,
         };
-        let copy = read_copy(&state_dir, path);
+        // Most often the same: tens of thousands of routes take seconds to read.
+        let is_other = |text: &String| found.as_ref().map_or(true, |found| found.text != *text);
+        let copy = read_copy(&state_dir, path).filter(is_other);
         let last = copy.and_then(|text| Self::parse(text, path).ok());
         let Some(last) = last else {
             return found.map(|found| (found, None));
         };
-        Ok(match found.and_then(|_| last.read_next(path)) {
+        Ok(match found.and_then(|found| last.replaced_by(found, path)) {
             Ok(found) => (found, None),
             Err(errors) => (last, Some(errors)),
         })
