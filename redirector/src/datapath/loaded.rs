@@ -338,6 +338,7 @@ impl Datapath {
             return Err(DatapathError::NoPacketPrograms { cause: error.to_string() });
         }
         self.links.commit()?;
+        self.flow_expiry.resume();
         let failures = self.interfaces.attach(&mut self.object, self.links.versions(), targets);
         self.links.remove_older()?;
         Ok(failures)
@@ -400,10 +401,18 @@ impl Datapath {
     ///
     /// If the kernel refuses to read or write a map.
     pub fn expire_flows(&mut self) -> Result<(), DatapathError> {
+        if self.flow_expiry.rests() {
+            return Ok(());
+        }
         // At the start, most interfaces are known by their pins only.
-        let pinned = self.pinned_interfaces().into_iter().map(|index| (index, 0));
+        let pinned = self.pinned_interfaces();
+        let may_grow = self.interfaces.may_have_guests(&pinned);
+        let pinned = pinned.into_iter().map(|index| (index, 0));
         let guests = pinned.chain(self.interfaces.guests()).collect();
         let expired = self.flow_expiry.step(&guests, monotonic_ns())?;
+        if !may_grow {
+            self.flow_expiry.rest();
+        }
         let mut of_routes = expired.by_route.into_iter();
         of_routes.try_for_each(|(index, flows)| self.maps.count_expired(index, flows))?;
         let mut of_guests = expired.by_guest.into_iter();

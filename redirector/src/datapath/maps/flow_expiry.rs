@@ -44,6 +44,10 @@ pub(crate) struct FlowExpiry {
     started_ns: u64,
     keys: Vec<FlowKey>,
     entries: Vec<Flow>,
+    /// Whether the last step has found the table empty.
+    is_empty: bool,
+    /// Whether it stays so until an interface is attached to.
+    rests: bool,
 }
 
 impl FlowExpiry {
@@ -53,7 +57,34 @@ impl FlowExpiry {
     }
 
     fn new(flows: HashMap<MapData, FlowKey, Flow>, started_ns: u64) -> Self {
-        Self { flows, position: None, started_ns, keys: Vec::new(), entries: Vec::new() }
+        Self {
+            flows,
+            position: None,
+            started_ns,
+            keys: Vec::new(),
+            entries: Vec::new(),
+            is_empty: false,
+            rests: false,
+        }
+    }
+
+    /// Whether there is nothing to read: the kernel walks through the whole of an empty table.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests
+    }
+
+    /// Ends the rest: a guest may add flows.
+    pub(crate) fn resume(&mut self) {
+        self.rests = false;
+    }
+
+    /// Begins a rest if the table is empty. Call it after a step, and only without guests.
+    pub(crate) fn rest(&mut self) {
+        self.rests = self.is_empty;
+        if self.rests {
+            self.keys = Vec::new();
+            self.entries = Vec::new();
+        }
     }
 
     /// Reads the next entries and removes flows that have expired by `now_ns`. Returns how many
@@ -66,6 +97,7 @@ impl FlowExpiry {
                 .map_err(|error| {
                     DatapathError::call(format!("read the map {}", names::FLOWS), error)
                 })?;
+        self.is_empty = read == 0 && self.position.is_none() && position.is_none();
         self.position = position;
         let mut expired = Expired::default();
         for at in 0..read {
@@ -80,9 +112,6 @@ impl FlowExpiry {
                 *expired.by_guest.entry(key.interface).or_default() += 1;
             }
         }
-        // Idle memory for a node without guests.
-        self.keys = Vec::new();
-        self.entries = Vec::new();
         Ok(expired)
     }
 
@@ -198,6 +227,19 @@ mod tests {
         assert_eq!((expired, left(&expiry)), (Expired::default(), 2));
         let expired = expiry.step(&guests, START + IDLE_NS).expect("a step");
         assert_eq!((expired, left(&expiry)), (counted(1, 1), 0));
+    }
+
+    #[test]
+    fn only_an_empty_table_rests() {
+        let mut expiry = expiry();
+        add(&mut expiry, GUEST, 1, (START, START));
+        for is_empty in [false, true] {
+            expiry.step(&Guests::new(), START).expect("a step");
+            expiry.rest();
+            assert_eq!(expiry.rests(), is_empty);
+        }
+        expiry.resume();
+        assert!(!expiry.rests());
     }
 
     #[test]
