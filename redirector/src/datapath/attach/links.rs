@@ -30,6 +30,7 @@ use crate::{
         pins::{
             compat,
             layout::{self, Pins},
+            mark::Mark,
             pools::pools_of,
             upgrade,
         },
@@ -83,6 +84,19 @@ pub(crate) struct Links {
     compared: u64,
     /// Whether no cgroup has links of an older version any more.
     all_moved: bool,
+    /// The directories of the pins as they were when nothing was missing in them.
+    intact: Intact,
+}
+
+/// Directories without a need for healing, none for those that are not known to be so.
+#[derive(Debug, Default)]
+struct Intact {
+    /// That of all versions: without a newer one.
+    versions: Option<Mark>,
+    /// With the pins of all maps.
+    maps: Option<Mark>,
+    /// Those of cgroups, by ID, with the pins of all programs.
+    cgroups: BTreeMap<u64, Mark>,
 }
 
 impl Links {
@@ -96,6 +110,7 @@ impl Links {
             draining: BTreeSet::new(),
             compared: 0,
             all_moved: false,
+            intact: Intact::default(),
         }
     }
 
@@ -172,19 +187,41 @@ impl Links {
     ///
     /// The first thing that can't be restored.
     pub(crate) fn heal(&mut self, object: &mut Object) -> Result<Vec<String>, DatapathError> {
-        if self.pins.are_not_in_force() {
+        if !self.are_in_force() {
             return Ok(Vec::new());
         }
         let lost = self.pins.are_lost();
         let mut healed = Vec::new();
         if !lost {
-            healed.extend(self.held.restore_maps(&self.pins)?);
+            healed.extend(self.heal_maps()?);
         }
         for cgroup in self.due() {
             self.compared = cgroup.id;
             healed.extend(self.heal_cgroup(object, &cgroup, lost)?);
         }
         Ok(healed)
+    }
+
+    /// Whether the pins are neither prepared, nor has a newer version taken over.
+    fn are_in_force(&mut self) -> bool {
+        let mark = Mark::of(self.pins.all_versions());
+        if mark.is_some() && mark == self.intact.versions && !self.pins.is_staged() {
+            return true;
+        }
+        let in_force = !self.pins.are_not_in_force();
+        self.intact.versions = mark.filter(|_| in_force);
+        in_force
+    }
+
+    /// Pins the maps again whose pins are gone.
+    fn heal_maps(&mut self) -> Result<Option<String>, DatapathError> {
+        let mark = Mark::of(&self.pins.maps());
+        if mark.is_some() && mark == self.intact.maps {
+            return Ok(None);
+        }
+        let restored = self.held.restore_maps(&self.pins)?;
+        self.intact.maps = mark.filter(|_| restored.is_none());
+        Ok(restored)
     }
 
     /// The cgroups that are compared next.
@@ -201,27 +238,34 @@ impl Links {
         lost: bool,
     ) -> Result<Option<String>, DatapathError> {
         let (mut detached, mut unpinned) = (0, 0);
-        let pinned = self.pins.programs(cgroup.id);
+        let mark = Mark::of(&self.pins.cgroup_dir(cgroup.id));
+        let is_intact = mark.is_some() && mark.as_ref() == self.intact.cgroups.get(&cgroup.id);
+        let pinned = if is_intact { Vec::new() } else { self.pins.programs(cgroup.id) };
+        self.intact.cgroups.remove(&cgroup.id);
         for name in names::program_names() {
-            let pin = self.pins.link(cgroup.id, name);
-            let is_pinned = pinned.iter().any(|pinned| pinned == name);
+            let pin = || self.pins.link(cgroup.id, name);
+            let is_pinned = is_intact || pinned.iter().any(|pinned| pinned == name);
             match self.held.link(cgroup.id, name) {
                 Some(link) if is_attached(link) => {
                     if !is_pinned && !lost {
-                        layout::pin(link, &pin)?;
+                        layout::pin(link, &pin())?;
                         unpinned += 1;
                     }
                 }
-                None if is_pinned && sys::open_pin(&pin).is_ok_and(|link| is_attached(&link)) => {}
+                None if is_pinned && sys::open_pin(&pin()).is_ok_and(|link| is_attached(&link)) => {
+                }
                 // The scan of cgroups releases it.
                 _ if !cgroup.exists() => return Ok(None),
                 _ => {
-                    layout::remove(&pin)?;
+                    layout::remove(&pin())?;
                     let folder = open(cgroup)?;
                     self.create(object, name, (cgroup, &folder))?;
                     detached += 1;
                 }
             }
+        }
+        if detached + unpinned == 0 {
+            self.intact.cgroups.extend(mark.map(|mark| (cgroup.id, mark)));
         }
         Ok(held::describe(&cgroup.path, detached, unpinned))
     }
@@ -288,6 +332,7 @@ impl Links {
                 continue;
             }
             self.pins.detach(id)?;
+            self.intact.cgroups.remove(&id);
             self.held.detach(id);
             self.draining.remove(&id);
         }

@@ -146,7 +146,13 @@ impl Pins {
         self.bpffs.join(format!("v{}{suffix}", self.abi))
     }
 
-    fn maps(&self) -> PathBuf {
+    /// The directory of all versions.
+    pub(crate) fn all_versions(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// The directory of the maps.
+    pub(crate) fn maps(&self) -> PathBuf {
         self.root().join("maps")
     }
 

@@ -110,12 +110,11 @@ impl Place<'_> {
     /// Pins a link again, or records the filters again. False if nothing was removed.
     pub(crate) fn restore_pin(&self, link: &HeldLink) -> Result<bool, DatapathError> {
         let pin = self.pins.interface_link(self.target.index, self.program);
-        if self.pins.are_lost() {
-            return Ok(false);
-        }
         match &link.descriptor {
-            Some(link) if !pin.exists() => layout::pin(link, &pin).map(|()| true),
-            None if !self.state().has_filters() => {
+            Some(link) if !pin.exists() && !self.pins.are_lost() => {
+                layout::pin(link, &pin).map(|()| true)
+            }
+            None if !self.state().has_filters() && !self.pins.are_lost() => {
                 self.state().create_dir()?;
                 self.state().record_filters(false).map(|()| true)
             }
