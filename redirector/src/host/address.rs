@@ -5,8 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use futures_util::TryStreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::host::netlink::{HostError, to_io, with_netlink};
+use crate::{
+    host::netlink::{HostError, to_io, with_netlink},
+    net::route_socket::RouteSocket,
+};
 
 /// The label of our addresses (`ip address` shows it): the name of the device and a suffix, at most
 /// 15 bytes in all.
@@ -39,9 +43,15 @@ pub async fn ensure_address(ip: IpAddr) -> Result<AddedAddress, HostError> {
     if ip.is_loopback() || ip.is_unspecified() {
         return Ok(AddedAddress::Host);
     }
+    let found = |existing: &AddressMessage| {
+        if is_ours(existing) { AddedAddress::Ours } else { AddedAddress::Host }
+    };
+    if let Some(existing) = find_on_lo(ip) {
+        return Ok(found(&existing));
+    }
     with_netlink(async |handle| {
         if let Some(existing) = find(&handle, ip).await? {
-            return Ok(if is_ours(&existing) { AddedAddress::Ours } else { AddedAddress::Host });
+            return Ok(found(&existing));
         }
         let length = if ip.is_ipv4() { 32 } else { 128 };
         let mut request = handle.address().add(LO, ip, length);
@@ -100,13 +110,28 @@ async fn find(handle: &Handle, ip: IpAddr) -> Result<Option<AddressMessage>, Hos
         handle.address().get().execute().try_collect().await;
     let addresses =
         listed.map_err(|error| HostError::netlink("list the addresses of this host", error))?;
-    let has = |message: &AddressMessage| {
-        message.attributes.iter().any(|attribute| match attribute {
-            AddressAttribute::Local(address) | AddressAttribute::Address(address) => *address == ip,
-            _ => false,
-        })
-    };
-    Ok(addresses.into_iter().find(has))
+    Ok(addresses.into_iter().find(|message| has(message, ip)))
+}
+
+/// As [`find`] where it usually is, without a task and a list of all addresses: this is asked every
+/// second. None if `lo` does not have it, or the kernel refuses.
+fn find_on_lo(ip: IpAddr) -> Option<AddressMessage> {
+    let mut request = AddressMessage::default();
+    request.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    request.header.index = LO;
+    let listed = RouteSocket::open()
+        .and_then(|mut socket| socket.list(RouteNetlinkMessage::GetAddress(request)));
+    listed.ok()?.into_iter().find_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(message) if has(&message, ip) => Some(message),
+        _ => None,
+    })
+}
+
+fn has(message: &AddressMessage, ip: IpAddr) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        AddressAttribute::Local(address) | AddressAttribute::Address(address) => *address == ip,
+        _ => false,
+    })
 }
 
 /// IPv6 addresses have no labels; one on `lo` with a full-length prefix is assumed to be ours.

@@ -13,11 +13,12 @@ use std::{
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
         netlink::{HostError, to_io, with_netlink},
         reset,
     },
+    net::route_socket::RouteSocket,
     pool::Pool,
 };
 
@@ -66,7 +68,7 @@ pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
         for &net in &nets {
             refuse_routed(&handle, net).await?;
         }
-        let guard = put(&handle, &nets, true).await?;
+        let guard = put(&nets, true)?;
         for net in nets {
             // Earlier versions had the route in the main table.
             remove_route(&handle, net, MAIN_TABLE).await?;
@@ -82,9 +84,8 @@ pub async fn add_guard(pool: &Pool) -> Result<Guard, HostError> {
 /// # Errors
 ///
 /// [`HostError::Netlink`] if the kernel refuses.
-pub async fn restore_guard(pool: &Pool, resets: bool) -> Result<Guard, HostError> {
-    let nets = pool.nets();
-    with_netlink(async |handle| put(&handle, &nets, resets).await).await
+pub fn restore_guard(pool: &Pool, resets: bool) -> Result<Guard, HostError> {
+    put(&pool.nets(), resets)
 }
 
 /// Whether TCP to the pool can be refused with resets on this host. Nothing is changed.
@@ -101,12 +102,15 @@ pub fn can_reset(pool: &Pool) -> Result<(), HostError> {
     )
 }
 
-async fn put(handle: &Handle, nets: &[IpNet], resets: bool) -> Result<Guard, HostError> {
+fn put(nets: &[IpNet], resets: bool) -> Result<Guard, HostError> {
     let mut guard = Guard::default();
+    let mut socket = RouteSocket::open()
+        .map_err(|source| HostError::Netlink { action: "open a netlink socket".into(), source })?;
+    let mut add = |message| socket.change(message, NLM_F_CREATE | NLM_F_EXCL);
     for &net in nets {
-        let route = handle.route().add(guard_route(net, TABLE)).execute().await;
+        let route = add(RouteNetlinkMessage::NewRoute(guard_route(net, TABLE)));
         guard.added |= is_new(route, || format!("add the guard route for {net}"))?;
-        let rule = add_rule(handle, net).await;
+        let rule = add(RouteNetlinkMessage::NewRule(guard_rule(net)));
         guard.added |= is_new(rule, || format!("add the guard rule for {net}"))?;
         if resets {
             match reset::put(net) {
@@ -138,32 +142,28 @@ async fn refuse_routed(handle: &Handle, net: IpNet) -> Result<(), HostError> {
 }
 
 /// Whether an addition made something new.
-fn is_new(
-    added: Result<(), rtnetlink::Error>,
-    action: impl FnOnce() -> String,
-) -> Result<bool, HostError> {
-    match added.map_err(to_io) {
+fn is_new(added: io::Result<()>, action: impl FnOnce() -> String) -> Result<bool, HostError> {
+    match added {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
         Err(source) => Err(HostError::Netlink { action: action(), source }),
     }
 }
 
-async fn add_rule(handle: &Handle, net: IpNet) -> Result<(), rtnetlink::Error> {
-    let rule = handle.rule().add().priority(PRIORITY).table_id(TABLE).action(RuleAction::ToTable);
-    let ours = RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL));
-    match net {
-        IpNet::V4(net) => {
-            let mut rule = rule.v4().destination_prefix(net.network(), net.prefix_len());
-            rule.message_mut().attributes.push(ours);
-            rule.execute().await
-        }
-        IpNet::V6(net) => {
-            let mut rule = rule.v6().destination_prefix(net.network(), net.prefix_len());
-            rule.message_mut().attributes.push(ours);
-            rule.execute().await
-        }
-    }
+fn guard_rule(net: IpNet) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family =
+        if net.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    rule.header.dst_len = net.prefix_len();
+    rule.header.table = MAIN_TABLE as u8;
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Priority(PRIORITY),
+        RuleAttribute::Table(TABLE),
+        RuleAttribute::Destination(net.network()),
+        RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)),
+    ];
+    rule
 }
 
 /// Removes the guard for one range. Returns whether there was one; foreign routes stay.

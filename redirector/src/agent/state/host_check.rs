@@ -62,7 +62,7 @@ async fn check(guarded: Option<(Pool, bool)>, addresses: Vec<IpAddr>) -> Checked
         }
     }
     let Some((pool, resets)) = guarded else { return Ok((restored, None)) };
-    let guard = host::restore_guard(&pool, resets).await?;
+    let guard = host::restore_guard(&pool, resets)?;
     if guard.added {
         restored.push("the guard of the pool was removed".to_owned());
     }
