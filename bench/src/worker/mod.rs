@@ -105,7 +105,7 @@ impl Worker {
         writeln!(self.stdin, "{wanted}").context("failed to send a command to a client")
     }
 
-    /// When the first connect began that had the wanted answer: see [`clock::now_us`].
+    /// When the first connect began that had the wanted answer: see [`crate::clock::now_us`].
     pub(crate) fn obeyed(&mut self) -> Result<u64> {
         let answer = self.line()?;
         answer.parse().map_err(|_| anyhow::anyhow!("no connect obeyed: {answer}"))
