@@ -338,7 +338,6 @@ impl Datapath {
             return Err(DatapathError::NoPacketPrograms { cause: error.to_string() });
         }
         self.links.commit()?;
-        self.flow_expiry.resume();
         let failures = self.interfaces.attach(&mut self.object, self.links.versions(), targets);
         self.links.remove_older()?;
         Ok(failures)
@@ -352,6 +351,7 @@ impl Datapath {
     /// The first that can't be removed.
     pub fn detach_interfaces(&mut self, indices: &[u32]) -> Result<usize, DatapathError> {
         let removed = self.interfaces.detach(self.links.versions(), indices)?;
+        self.flow_expiry.end_rest();
         self.links.remove_older()?;
         Ok(removed)
     }
@@ -395,24 +395,21 @@ impl Datapath {
     }
 
     /// Removes established flows of guests that are idle for three hours, and flows of interfaces
-    /// that are gone. Each call considers up to 4,096 entries of the map.
+    /// that are gone. Each call considers up to 4,096 entries of the map; a walk through all
+    /// of them begins once a minute, and after interfaces were detached.
     ///
     /// # Errors
     ///
     /// If the kernel refuses to read or write a map.
     pub fn expire_flows(&mut self) -> Result<(), DatapathError> {
-        if self.flow_expiry.rests() {
+        let now_ns = monotonic_ns();
+        if self.flow_expiry.rests(now_ns) {
             return Ok(());
         }
         // At the start, most interfaces are known by their pins only.
-        let pinned = self.pinned_interfaces();
-        let may_grow = self.interfaces.may_have_guests(&pinned);
-        let pinned = pinned.into_iter().map(|index| (index, 0));
+        let pinned = self.pinned_interfaces().into_iter().map(|index| (index, 0));
         let guests = pinned.chain(self.interfaces.guests()).collect();
-        let expired = self.flow_expiry.step(&guests, monotonic_ns())?;
-        if !may_grow {
-            self.flow_expiry.rest();
-        }
+        let expired = self.flow_expiry.step(&guests, now_ns)?;
         let mut of_routes = expired.by_route.into_iter();
         of_routes.try_for_each(|(index, flows)| self.maps.count_expired(index, flows))?;
         let mut of_guests = expired.by_guest.into_iter();
@@ -636,6 +633,11 @@ impl Datapath {
     /// left.
     pub fn names(&self) -> &BTreeMap<SourceName, PublishedName> {
         self.names.names()
+    }
+
+    /// How many of the names have a backend.
+    pub fn live_names(&self) -> usize {
+        self.names.live()
     }
 
     /// Changes the names that are answered by packet, in order; the changes are in effect for the

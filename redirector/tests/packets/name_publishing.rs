@@ -70,9 +70,12 @@ fn names_change_in_place() {
     bed.publish("art.company.net", 3);
     assert_eq!(ask(&program, "ART.company.net"), vip(3));
     assert_eq!((source_of(&program, 1), source_of(&program, 3).is_some()), (None, true));
+    assert_eq!(bed.datapath.live_names(), 2);
     bed.put("art.company.net", PublishedName::pending(3));
     assert_eq!(source_of(&program, 3), None);
+    assert_eq!(bed.datapath.live_names(), 1);
     bed.withdraw("art.company.net");
+    assert_eq!(bed.datapath.live_names(), 1);
     // The wildcard above it remains.
     assert_eq!(ask(&program, "art.company.net"), vip(2));
     bed.withdraw("*.company.net");
@@ -80,6 +83,7 @@ fn names_change_in_place() {
     assert_eq!(ask(&program, "art.company.net"), Lookup::LeftAlone);
     assert_eq!(source_of(&program, 2), None);
     assert!(bed.datapath.names().is_empty());
+    assert_eq!(bed.datapath.live_names(), 0);
 }
 
 #[test]
@@ -131,6 +135,7 @@ fn a_restarted_agent_finds_what_is_published() {
     bed.datapath.publish_names(&changes).unwrap();
     bed.reopen();
     assert_eq!(*bed.datapath.names(), all);
+    assert_eq!(bed.datapath.live_names(), all.values().filter(|name| !name.pending).count());
     assert!(bed.datapath.answers_names().unwrap());
     let program = bed.program(names::INGRESS);
     assert_eq!(ask(&program, "name7.company.net"), vip(7));

@@ -32,7 +32,7 @@ fn with_flows(state: &AgentState, flows: Option<&Flows>) -> api::PacketInfo {
     api::PacketInfo {
         unavailable: refused.or_else(|| state.interfaces.error().map(str::to_owned)),
         answers_names: datapath.answers_names().unwrap_or_default(),
-        names: datapath.names().values().filter(|name| !name.pending).count(),
+        names: datapath.live_names(),
         counters: counters(&stats),
         interfaces: state.interfaces.views(datapath).into_iter().map(view).collect(),
     }

@@ -19,6 +19,10 @@ use crate::datapath::{
 /// 9293 section 3.8.4).
 const IDLE_NS: u64 = 3 * 3600 * 1_000_000_000;
 
+/// The time from the beginning of a walk through the table to the next one: the kernel takes a
+/// millisecond for a whole empty table.
+const WALK_INTERVAL_NS: u64 = 60 * 1_000_000_000;
+
 /// Entries that are read in one step.
 const STEP: usize = 4096;
 
@@ -44,10 +48,8 @@ pub(crate) struct FlowExpiry {
     started_ns: u64,
     keys: Vec<FlowKey>,
     entries: Vec<Flow>,
-    /// Whether the last step has found the table empty.
-    is_empty: bool,
-    /// Whether it stays so until an interface is attached to.
-    rests: bool,
+    /// When the next walk is due, in nanoseconds of `CLOCK_MONOTONIC`.
+    next_walk_ns: u64,
 }
 
 impl FlowExpiry {
@@ -63,33 +65,27 @@ impl FlowExpiry {
             started_ns,
             keys: Vec::new(),
             entries: Vec::new(),
-            is_empty: false,
-            rests: false,
+            next_walk_ns: 0,
         }
     }
 
-    /// Whether there is nothing to read: the kernel walks through the whole of an empty table.
-    pub(crate) fn rests(&self) -> bool {
-        self.rests
+    /// Whether no walk is under way or due at `now_ns`.
+    pub(crate) fn rests(&self, now_ns: u64) -> bool {
+        self.position.is_none() && now_ns < self.next_walk_ns
     }
 
-    /// Ends the rest: a guest may add flows.
-    pub(crate) fn resume(&mut self) {
-        self.rests = false;
-    }
-
-    /// Begins a rest if the table is empty. Call it after a step, and only without guests.
-    pub(crate) fn rest(&mut self) {
-        self.rests = self.is_empty;
-        if self.rests {
-            self.keys = Vec::new();
-            self.entries = Vec::new();
-        }
+    /// Makes a walk due, after the one that is under way: the flows of an interface that is gone
+    /// are not kept for long.
+    pub(crate) fn end_rest(&mut self) {
+        self.next_walk_ns = 0;
     }
 
     /// Reads the next entries and removes flows that have expired by `now_ns`. Returns how many
     /// they were.
     pub(crate) fn step(&mut self, guests: &Guests, now_ns: u64) -> Result<Expired, DatapathError> {
+        if self.position.is_none() {
+            self.next_walk_ns = now_ns + WALK_INTERVAL_NS;
+        }
         self.keys.resize(STEP, FlowKey::default());
         self.entries.resize(STEP, Flow::default());
         let (read, position) =
@@ -97,7 +93,6 @@ impl FlowExpiry {
                 .map_err(|error| {
                     DatapathError::call(format!("read the map {}", names::FLOWS), error)
                 })?;
-        self.is_empty = read == 0 && self.position.is_none() && position.is_none();
         self.position = position;
         let mut expired = Expired::default();
         for at in 0..read {
@@ -111,6 +106,10 @@ impl FlowExpiry {
             if ended && is_kept {
                 *expired.by_guest.entry(key.interface).or_default() += 1;
             }
+        }
+        if self.position.is_none() {
+            self.keys = Vec::new();
+            self.entries = Vec::new();
         }
         Ok(expired)
     }
@@ -230,16 +229,19 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_table_rests() {
-        let mut expiry = expiry();
-        add(&mut expiry, GUEST, 1, (START, START));
-        for is_empty in [false, true] {
-            expiry.step(&Guests::new(), START).expect("a step");
-            expiry.rest();
-            assert_eq!(expiry.rests(), is_empty);
+    fn a_walk_to_the_end_is_followed_by_a_rest() {
+        let mut expiry = FlowExpiry::new(HashMap::create(32768, 0).expect("a map"), START);
+        (0..STEP as u16).for_each(|port| add(&mut expiry, GUEST, port, (START, START)));
+        assert!(!expiry.rests(START));
+        expiry.step(&Guests::from([(GUEST, 0)]), START).expect("a step");
+        assert!(!expiry.rests(START), "half of the entries are not read yet");
+        while !expiry.rests(START) {
+            expiry.step(&Guests::from([(GUEST, 0)]), START).expect("a step");
         }
-        expiry.resume();
-        assert!(!expiry.rests());
+        assert!(expiry.rests(START + WALK_INTERVAL_NS - 1));
+        assert!(!expiry.rests(START + WALK_INTERVAL_NS));
+        expiry.end_rest();
+        assert!(!expiry.rests(START));
     }
 
     #[test]

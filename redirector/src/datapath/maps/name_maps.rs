@@ -104,7 +104,7 @@ impl NameMaps {
             match &element.name {
                 Some((source, name)) if wire_name(source).hash(self.seed) == element.key => {
                     self.published.hashes.insert(element.key, source.clone());
-                    self.published.names.insert(source.clone(), *name);
+                    self.published.put(source.clone(), *name);
                 }
                 _ => stale.push(element),
             }
@@ -114,7 +114,7 @@ impl NameMaps {
                 && !self.published.names.contains_key(source)
             {
                 self.put_exact(source, *name)?;
-                self.published.names.insert(source.clone(), *name);
+                self.published.put(source.clone(), *name);
             }
             self.exact.remove_element(&element)?;
         }
@@ -127,7 +127,9 @@ impl NameMaps {
             let (key, entry) = element.map_err(|error| read_error(names::WILDCARDS, error))?;
             let is_whole = u64::from(key.prefix_len()) == u64::from(entry.length) * 8;
             match wildcard_sources(&key.data(), &entry).filter(|_| is_whole) {
-                Some(sources) => self.published.names.extend(sources),
+                Some(sources) => {
+                    sources.into_iter().for_each(|(source, name)| self.published.put(source, name));
+                }
                 None => damaged.push(key),
             }
         }
@@ -178,6 +180,11 @@ impl NameMaps {
         &self.published.names
     }
 
+    /// How many of them have a backend.
+    pub(crate) fn live(&self) -> usize {
+        self.published.live()
+    }
+
     /// Applies changes in order.
     pub(crate) fn publish(&mut self, changes: &[NameChange]) -> Result<(), DatapathError> {
         let mut at = 0;
@@ -222,7 +229,7 @@ impl NameMaps {
         } else {
             self.put_exact(source, name)?;
         }
-        self.published.names.insert(source.clone(), name);
+        self.published.put(source.clone(), name);
         if let Some(before) = before
             && (before.index != name.index || name.pending)
         {
@@ -286,7 +293,7 @@ impl NameMaps {
             self.exact.remove(key, source)?;
             self.published.hashes.remove(&key);
         }
-        self.published.names.remove(source);
+        self.published.remove(source);
         self.remove_reverse(name.index, source)
     }
 
@@ -409,7 +416,7 @@ impl Batch {
         maps.exact.insert_all(&self.names)?;
         for (key, source, name) in &self.names {
             maps.published.hashes.insert(*key, source.clone());
-            maps.published.names.insert(source.clone(), *name);
+            maps.published.put(source.clone(), *name);
         }
         let live: Vec<_> = self.names.iter().filter(|(_, _, name)| !name.pending).collect();
         let indices: Vec<u32> = live.iter().map(|(_, _, name)| name.index).collect();

@@ -121,9 +121,30 @@ pub(super) fn wildcard_entry(
 /// What is in the tables.
 #[derive(Debug, Default)]
 pub(super) struct Published {
+    /// Changed by [`Published::put`] and [`Published::remove`] only.
     pub(super) names: BTreeMap<SourceName, PublishedName>,
+    /// How many of the names have a backend.
+    live: usize,
     /// The exact sources by their hash with the present seed.
     pub(super) hashes: HashMap<u64, SourceName>,
     /// The sources of VIPs.
     pub(super) reverse: HashMap<u32, SourceName>,
+}
+
+impl Published {
+    /// How many of the names have a backend, without a walk through a full pool.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn put(&mut self, source: SourceName, name: PublishedName) {
+        let before = self.names.insert(source, name);
+        self.live -= usize::from(before.is_some_and(|name| !name.pending));
+        self.live += usize::from(!name.pending);
+    }
+
+    pub(super) fn remove(&mut self, source: &SourceName) {
+        let before = self.names.remove(source);
+        self.live -= usize::from(before.is_some_and(|name| !name.pending));
+    }
 }

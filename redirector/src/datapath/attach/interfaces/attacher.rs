@@ -159,13 +159,6 @@ impl Interfaces {
         guests.map(|(&index, at)| (index, at.new_since_ns)).collect()
     }
 
-    /// Whether a program may add flows: one on a guest's interface, or on a pinned one whose role
-    /// this agent does not know yet.
-    pub(crate) fn may_have_guests(&self, pinned: &[u32]) -> bool {
-        self.attached.values().any(|at| at.target.role == InterfaceRole::Guest)
-            || pinned.iter().any(|index| !self.attached.contains_key(index))
-    }
-
     /// Counts established flows of a guest that were removed since they were idle.
     pub(crate) fn count_expired(&mut self, index: u32, flows: u64) -> Result<(), DatapathError> {
         self.elements.count_expired(index, flows)
