@@ -129,7 +129,7 @@ impl Reconciler {
         self.follower.resolved(source).is_some_and(|resolved| desired_state::is_known(&resolved))
     }
 
-    /// Whether a large plan was compared since the last call.
+    /// Whether a large plan was compared, or a part of one put in force, since the last call.
     pub(crate) fn take_used_large_plan(&mut self) -> bool {
         std::mem::take(&mut self.used_large_plan)
     }
@@ -203,6 +203,8 @@ impl Reconciler {
         if !self.in_sync || sources.len() > MAX_SINGLE {
             return self.reconcile();
         }
+        // A part of a large change.
+        self.used_large_plan |= sources.len() == MAX_SINGLE;
         let changes = self.changes_of(sources);
         // The same order as for all routes.
         self.publish_only(sources);
