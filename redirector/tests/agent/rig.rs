@@ -8,7 +8,7 @@ use testbed::{
     customer::DnsServer,
     customer::LoadBalancer,
     customer::Registry,
-    process::Finished,
+    process::{Finished, until},
     topology::INTERNAL_NAME,
 };
 
@@ -119,6 +119,16 @@ impl Job {
     /// Runs `redirector` with `-o json`.
     pub(crate) fn json(&self, arguments: &[&str]) -> serde_json::Value {
         self.rig.node.cli_json(binary(), arguments).unwrap()
+    }
+
+    /// Waits until the agent serves: it may take over from another one.
+    pub(crate) fn wait_serving(&self) {
+        until("the agent to serve", LIMIT, || {
+            let finished = self.cli(&["status", "-o", "json"]);
+            let status = serde_json::from_str::<serde_json::Value>(&finished.stdout);
+            Ok(status.is_ok_and(|status| status["agent"]["pid"] == self.agent.pid()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.agent.log_tail()));
     }
 
     /// The VIP of the internal name, as the executor resolves it.

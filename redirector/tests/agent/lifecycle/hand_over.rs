@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Every query goes to the shim.
-const CONFIG: &str = "\
+pub(super) const CONFIG: &str = "\
 [dns]
 intercept = \"off\"
 [[routes]]
@@ -171,10 +171,7 @@ fn a_standby_takes_over_when_the_agent_dies_or_ends() {
         fastest = fastest.min(if kill { took } else { LIMIT });
         job.agent = standby;
         assert_eq!(job.vip(), vip);
-        until("the standby to be the agent", LIMIT, || {
-            Ok(job.json(&["status"])["agent"]["pid"] == job.agent.pid())
-        })
-        .unwrap();
+        job.wait_serving();
         let log = job.agent.log();
         let early = log.find("answering DNS while the datapath is being opened");
         assert!(early.is_some() && early < log.find("has its sockets"), "{log}");
@@ -207,11 +204,7 @@ fn a_standby_serves_although_the_file_has_become_invalid() {
     job.on_node("rm /var/lib/redirector/last-good*");
     job.agent.sigkill().unwrap();
     job.agent = standby;
-    until("the standby to be the agent", LIMIT, || {
-        let finished = job.cli(&["status"]);
-        Ok(finished.stdout.contains(&format!("pid {}", job.agent.pid())))
-    })
-    .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
+    job.wait_serving();
     assert_eq!(job.vip(), vip);
     let status = job.json(&["status"]);
     assert!(
@@ -341,10 +334,7 @@ fn a_killed_agents_queries_are_answered_by_the_next() {
         let kill = || rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         println!("answered after {:?}", lost_with_the_agent(&job, kill));
         job.agent = standby;
-        until("the standby to be the agent", LIMIT, || {
-            Ok(job.json(&["status"])["agent"]["pid"] == job.agent.pid())
-        })
-        .unwrap();
+        job.wait_serving();
     }
 }
 

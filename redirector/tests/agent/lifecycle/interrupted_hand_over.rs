@@ -9,19 +9,10 @@ use std::{
 use testbed::{
     agent::Agent,
     clients::{LoadOptions, LoadProcess},
-    process::until,
 };
 
-use crate::rig::{Job, LIMIT};
-
-/// Every query goes to the shim.
-const CONFIG: &str = "\
-[dns]
-intercept = \"off\"
-[[routes]]
-source = \"artifactory.internal.company.net\"
-destination = \"artifactory.public.company.net\"
-";
+use super::hand_over::CONFIG;
+use crate::rig::Job;
 
 /// Instants of the ordinary test.
 const SOME: u32 = 6;
@@ -47,17 +38,8 @@ fn time_of_hand_over(job: &mut Job) -> Duration {
     let mut former = std::mem::replace(&mut job.agent, next);
     assert!(former.wait_ended().unwrap().success(), "{}", former.log_tail());
     let took = begun.elapsed();
-    wait_serving(job);
+    job.wait_serving();
     took
-}
-
-fn wait_serving(job: &Job) {
-    until("the agent to serve", LIMIT, || {
-        let finished = job.cli(&["status", "-o", "json"]);
-        let status = serde_json::from_str::<serde_json::Value>(&finished.stdout);
-        Ok(status.is_ok_and(|status| status["agent"]["pid"] == job.agent.pid()))
-    })
-    .unwrap_or_else(|error| panic!("{error:#}\n{}", job.agent.log_tail()));
 }
 
 /// Kills the victim of a hand-over that has begun so long ago; afterwards an agent serves.
@@ -85,7 +67,7 @@ fn interrupt(job: &mut Job, victim: Victim, after: Duration) {
             }
         }
     }
-    wait_serving(job);
+    job.wait_serving();
 }
 
 #[test]

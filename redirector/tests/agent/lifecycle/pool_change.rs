@@ -50,10 +50,7 @@ fn a_changed_pool_moves_every_route_and_loses_no_connect() {
     let standby = job.agent.beside(&["--standby"]).unwrap();
     job.agent.sigterm().unwrap();
     job.agent = standby;
-    until("the standby to be the agent", LIMIT, || {
-        Ok(job.json(&["status"])["agent"]["pid"] == job.agent.pid())
-    })
-    .unwrap();
+    job.wait_serving();
     let new = job.vip();
     assert_eq!(new, old.replace("198.18.", "198.19."), "the place in the pool stays");
     assert_eq!((peer(&job, &new), peer(&job, &old)), (new.clone(), old.clone()));
