@@ -8,6 +8,7 @@
 
 mod accepted;
 mod agent_paths;
+mod globs;
 mod load;
 mod pod_selector;
 mod preset;
@@ -17,6 +18,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::globs::{is_glob, is_match};
 pub use self::{
     accepted::{Accepted, agent_paths},
     agent_paths::AgentPaths,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::globs::is_match;
+
 /// Which pods of the node are redirected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodSelector {
@@ -42,11 +44,6 @@ impl PodSelector {
         !excluded.iter().any(|glob| is_match(&glob[1..], namespace))
             && (included.is_empty() || included.iter().any(|glob| is_match(glob, namespace)))
     }
-}
-
-/// Globs were checked with the configuration.
-fn is_match(glob: &str, text: &str) -> bool {
-    glob::Pattern::new(glob).is_ok_and(|glob| glob.matches(text))
 }
 
 #[cfg(test)]

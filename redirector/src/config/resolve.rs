@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
+    globs::is_glob,
     pod_selector::PodSelector,
     preset::Preset,
     raw::{RawAgent, RawConfig, RawDns, RawHealth, RawIntercept, RawInterfaces, RawPool},
@@ -533,8 +534,7 @@ fn interface(text: &str) -> Result<InterfaceSpec, Refused> {
         _ => {}
     }
     glob::Pattern::new(pattern).map_err(|error| Refused::Glob(pattern.into(), error.msg))?;
-    let is_name = !pattern.contains(['*', '?', '[']);
-    if pattern.contains('/') || is_name && pattern.len() > LONGEST_NAME {
+    if pattern.contains('/') || !is_glob(pattern) && pattern.len() > LONGEST_NAME {
         return Err(Refused::NoInterface(pattern.into()));
     }
     Ok(match excluded {

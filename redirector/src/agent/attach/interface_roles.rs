@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    config::InterfaceSpec,
+    config::{InterfaceSpec, is_match},
     datapath::{InterfaceRole, foreign_filters},
     host::{self, Link},
 };
@@ -145,7 +145,7 @@ fn automatic_role(link: &Link, surroundings: &Surroundings) -> Result<InterfaceR
 
 fn excluded_by<'s>(name: &str, specs: &'s [InterfaceSpec]) -> Option<&'s str> {
     specs.iter().find_map(|spec| match spec {
-        InterfaceSpec::Except(pattern) if matches(pattern, name) => Some(pattern.as_str()),
+        InterfaceSpec::Except(pattern) if is_match(pattern, name) => Some(pattern.as_str()),
         _ => None,
     })
 }
@@ -153,12 +153,7 @@ fn excluded_by<'s>(name: &str, specs: &'s [InterfaceSpec]) -> Option<&'s str> {
 fn is_listed(name: &str, specs: &[InterfaceSpec]) -> bool {
     specs
         .iter()
-        .any(|spec| matches!(spec, InterfaceSpec::Pattern(pattern) if matches(pattern, name)))
-}
-
-/// Patterns were checked with the configuration.
-fn matches(pattern: &str, name: &str) -> bool {
-    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
+        .any(|spec| matches!(spec, InterfaceSpec::Pattern(pattern) if is_match(pattern, name)))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use procfs::{
 };
 
 use crate::{
-    config::{CgroupSpec, Preset},
+    config::{CgroupSpec, Preset, is_glob},
     datapath::{
         attach::{
             globs::{expand, subfolders},
@@ -309,7 +309,7 @@ fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
 
 /// Whether it is a path, which names one cgroup, and not a glob.
 fn is_path(mount: &Path, pattern: &str) -> bool {
-    below(mount, pattern).is_some_and(|below| !below.contains(['*', '?', '[']))
+    below(mount, pattern).is_some_and(|below| !is_glob(below))
 }
 
 /// A pattern relative to the mount, which it may begin with.

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::config::is_glob;
+
 /// The directories below `base` that match `pattern`.
 pub(super) fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
     // A glob looks at each directory above a match, beginning with the root.
@@ -25,7 +27,7 @@ fn descend<'a>(base: &Path, pattern: &'a str) -> (PathBuf, &'a str) {
     let (mut folder, mut rest) = (base.to_owned(), pattern.trim_matches('/'));
     while !rest.is_empty() {
         let (first, others) = rest.split_once('/').unwrap_or((rest, ""));
-        if first.contains(['*', '?', '[']) {
+        if is_glob(first) {
             break;
         }
         folder.push(first);
