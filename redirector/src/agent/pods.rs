@@ -7,7 +7,10 @@ use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
 use crate::{
-    agent::attach::pod_scope::PodScope, cluster::AgentPod, error::error_chain, kubernetes,
+    agent::attach::pod_scope::PodScope,
+    cluster::AgentPod,
+    error::error_chain,
+    kubernetes::{self, Backoff},
 };
 
 /// How long the first attaching waits for the list: without it all pods are attached.
@@ -77,14 +80,13 @@ pub(crate) async fn first_list(pods: &mut PodScope) {
 /// agent may not change nodes, nothing is asked for.
 pub(crate) fn remove_startup_taint() {
     /// A new node's API server may be far away and busy.
-    const FIRST_PAUSE: Duration = Duration::from_secs(5);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+    const BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
     if std::env::var_os("REDIRECTOR_STARTUP_TAINT").is_none() {
         return;
     }
     let Some((client, node)) = client() else { return };
     tokio::spawn(async move {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = BACKOFF;
         loop {
             match kubernetes::remove_taint(&client, &node).await {
                 Ok(_) => return,
@@ -95,8 +97,7 @@ pub(crate) fn remove_startup_taint() {
                     error_chain(&error)
                 ),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(backoff.pause()).await;
         }
     });
 }

@@ -14,15 +14,14 @@ use tracing::warn;
 use super::resources::{RedirectNode, RedirectNodeSpec};
 use crate::{
     error::error_chain,
-    kubernetes::{ApiError, answer},
+    kubernetes::{ApiError, Backoff, answer},
 };
 
 /// How often an unchanged report is sent again, in case that somebody has deleted it. The API
 /// server writes nothing then.
 const AGAIN: Duration = Duration::from_secs(1800);
-/// The first and the longest pause after an error.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// The pauses after errors.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(120));
 
 /// The pod of an agent: its report is removed with it.
 #[derive(Clone, Debug)]
@@ -41,27 +40,22 @@ pub type Reported = Option<(RedirectNodeSpec, u32)>;
 /// Writes the reports until nobody sends any more.
 pub async fn report(client: Client, pod: AgentPod, mut reports: watch::Receiver<Reported>) {
     let api = Api::<RedirectNode>::namespaced(client, &pod.namespace);
-    let mut pause = FIRST_PAUSE;
-    let mut is_failing = false;
+    let (mut backoff, mut retry) = (BACKOFF, None);
     loop {
         let again = AGAIN.mul_f64(rand::random_range(1.0..2.0));
         tokio::select! {
             changed = reports.changed() => if changed.is_err() { return },
-            () = sleep(if is_failing { pause } else { again }) => {}
+            () = sleep(retry.unwrap_or(again)) => {}
         }
         let within = reports.borrow().as_ref().map_or(0, |(_, within)| *within);
         sleep(Duration::from_secs(within.into()).mul_f64(rand::random_range(0.0..1.0))).await;
         // Whatever has changed meanwhile is part of the same report.
         let Some((spec, _)) = reports.borrow_and_update().clone() else { continue };
         match write(&api, &pod, &spec).await {
-            Ok(()) => {
-                is_failing = false;
-                pause = FIRST_PAUSE;
-            }
+            Ok(()) => (backoff, retry) = (BACKOFF, None),
             Err(error) => {
                 warn!("failed to report; retrying: {}", error_chain(&error));
-                pause = if is_failing { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-                is_failing = true;
+                retry = Some(backoff.pause());
             }
         }
     }

@@ -19,16 +19,19 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::client::{ApiError, answer};
+use super::{
+    backoff::Backoff,
+    client::{ApiError, answer},
+};
 use crate::error::error_chain;
 
 /// How long a watch lasts before another one begins.
 const WATCH_SECONDS: u32 = 290;
 /// A watch that is silent for longer is broken: the API server sends a bookmark every minute.
 const IDLE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
-/// The first and the longest pause before another attempt.
+/// The first pause before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const BACKOFF: Backoff = Backoff::new(FIRST_PAUSE, Duration::from_secs(30));
 /// Objects in one part of a list, and the most parts.
 const PAGE: u32 = 500;
 const MAX_PAGES: usize = 1000;
@@ -72,14 +75,14 @@ where
 {
     /// Follows the objects until nobody receives them any more.
     pub(crate) async fn run(self, sender: Known<V>) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = BACKOFF;
         let mut state = State { version: None, objects: BTreeMap::new() };
         while !sender.is_closed() {
             let began = Instant::now();
             let Err(error) = self.step(&mut state, &sender).await else {
-                pause = FIRST_PAUSE;
+                backoff = BACKOFF;
                 // One that ends at once must not become a busy loop.
-                sleep(pause.saturating_sub(began.elapsed())).await;
+                sleep(FIRST_PAUSE.saturating_sub(began.elapsed())).await;
                 continue;
             };
             if error.is_gone() {
@@ -94,8 +97,7 @@ where
                 Arc::make_mut(sent).error = Some(error.clone());
                 is_new
             });
-            sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(backoff.pause().mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
 

@@ -3,16 +3,19 @@
 //!
 //! | module | contains |
 //! |---|---|
+//! | `backoff` | the pauses between attempts to reach it |
 //! | `client` | the client of this pod, and why a request failed |
 //! | `follow` | objects of one kind, listed once and watched from then on |
 //! | `pod` | what the agent reads of the pods of its node |
 //! | `taint` | the taint that keeps jobs away until the agent serves |
 
+mod backoff;
 mod client;
 mod follow;
 mod pod;
 mod taint;
 
+pub(crate) use backoff::Backoff;
 pub(crate) use client::answer;
 pub use client::{ApiError, infer, is_pod, of_pod};
 pub(crate) use follow::Follow;
