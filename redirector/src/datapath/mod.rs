@@ -12,6 +12,7 @@
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
 //! | `attach/cgroups` | finding the cgroups to attach to |
 //! | `attach/held` | descriptors that keep links and maps in force without their pins |
+//! | `attach/intact` | directories of pins that need no healing |
 //! | `attach/presets` | what the words of `attach.cgroups` stand for |
 //! | `attach/pods` | the cgroups of single pods |
 //! | `attach/globs` | directories: what a glob matches, and what is in one |

@@ -23,6 +23,7 @@ use crate::{
         attach::{
             cgroups::{Cgroup, cgroup_paths},
             held::{self, Held},
+            intact::{Intact, PinDir},
             interfaces::attacher::Versions,
         },
         error::{self, DatapathError},
@@ -84,19 +85,8 @@ pub(crate) struct Links {
     compared: u64,
     /// Whether no cgroup has links of an older version any more.
     all_moved: bool,
-    /// The directories of the pins as they were when nothing was missing in them.
+    /// The directories of pins in which nothing was missing.
     intact: Intact,
-}
-
-/// Directories without a need for healing, none for those that are not known to be so.
-#[derive(Debug, Default)]
-struct Intact {
-    /// That of all versions: without a newer one.
-    versions: Option<Mark>,
-    /// With the pins of all maps.
-    maps: Option<Mark>,
-    /// Those of cgroups, by ID, with the pins of all programs.
-    cgroups: BTreeMap<u64, Mark>,
 }
 
 impl Links {
@@ -205,22 +195,22 @@ impl Links {
     /// Whether the pins are neither prepared, nor has a newer version taken over.
     fn are_in_force(&mut self) -> bool {
         let mark = Mark::of(self.pins.all_versions());
-        if mark.is_some() && mark == self.intact.versions && !self.pins.is_staged() {
+        if self.intact.has(PinDir::Versions, mark) && !self.pins.is_staged() {
             return true;
         }
         let in_force = !self.pins.are_not_in_force();
-        self.intact.versions = mark.filter(|_| in_force);
+        self.intact.note(PinDir::Versions, mark.filter(|_| in_force));
         in_force
     }
 
     /// Pins the maps again whose pins are gone.
     fn heal_maps(&mut self) -> Result<Option<String>, DatapathError> {
         let mark = Mark::of(&self.pins.maps());
-        if mark.is_some() && mark == self.intact.maps {
+        if self.intact.has(PinDir::Maps, mark) {
             return Ok(None);
         }
         let restored = self.held.restore_maps(&self.pins)?;
-        self.intact.maps = mark.filter(|_| restored.is_none());
+        self.intact.note(PinDir::Maps, mark.filter(|_| restored.is_none()));
         Ok(restored)
     }
 
@@ -239,9 +229,9 @@ impl Links {
     ) -> Result<Option<String>, DatapathError> {
         let (mut detached, mut unpinned) = (0, 0);
         let mark = Mark::of(&self.pins.cgroup_dir(cgroup.id));
-        let is_intact = mark.is_some() && mark.as_ref() == self.intact.cgroups.get(&cgroup.id);
+        let is_intact = self.intact.has(PinDir::Cgroup(cgroup.id), mark);
         let pinned = if is_intact { Vec::new() } else { self.pins.programs(cgroup.id) };
-        self.intact.cgroups.remove(&cgroup.id);
+        self.intact.forget(PinDir::Cgroup(cgroup.id));
         for name in names::program_names() {
             let pin = || self.pins.link(cgroup.id, name);
             let is_pinned = is_intact || pinned.iter().any(|pinned| pinned == name);
@@ -265,7 +255,7 @@ impl Links {
             }
         }
         if detached + unpinned == 0 {
-            self.intact.cgroups.extend(mark.map(|mark| (cgroup.id, mark)));
+            self.intact.note(PinDir::Cgroup(cgroup.id), mark);
         }
         Ok(held::describe(&cgroup.path, detached, unpinned))
     }
@@ -332,7 +322,7 @@ impl Links {
                 continue;
             }
             self.pins.detach(id)?;
-            self.intact.cgroups.remove(&id);
+            self.intact.forget(PinDir::Cgroup(id));
             self.held.detach(id);
             self.draining.remove(&id);
         }

@@ -3,6 +3,7 @@
 pub(crate) mod cgroups;
 pub(crate) mod globs;
 pub(crate) mod held;
+mod intact;
 pub(crate) mod interfaces;
 pub(crate) mod links;
 pub(crate) mod pods;
