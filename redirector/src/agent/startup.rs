@@ -91,9 +91,9 @@ pub(crate) async fn bind(
     let watch = FileWatch::new(&path);
     atomic_file::make_directory(&config.agent.run_dir, 0o755)?;
     let signals = Signals::listen()?;
-    // Only to report an invalid pattern before anything is changed. A path may appear later: at
-    // boot the agent starts before what makes its cgroup.
-    datapath::cgroups_beside(&config.attach.cgroups, &[], None)?;
+    // Only to report that there is none before anything is changed. What is attached to may appear
+    // later: at boot the agent starts before what makes its cgroup.
+    datapath::cgroup2_mount()?;
     // Locking makes the directory, and this refuses one outside of a bpf file system.
     datapath::has_pins(&config.agent.bpffs)?;
     let is_successor = inheritance.waiting_since.is_some();
