@@ -22,9 +22,7 @@ use crate::{
         command::{Caller, Command, Handle},
         error::{ApiError, ErrorCode},
         hand_over::{self, HandOver},
-        uncovered::uncovered,
     },
-    net,
     route::{RawRoute, RoutePatch, SourceName},
 };
 
@@ -86,31 +84,8 @@ pub(super) fn router(
         })
 }
 
-/// What the agent knows, and what the host's sockets show: the agent does not wait for their lists.
 async fn status(State(shared): State<Shared>) -> Answer<api::Status> {
-    let mut status = shared.handle.send(Command::Status).await?;
-    if let Some(datapath) = &mut status.datapath {
-        datapath.source_ports.extend(source_ports(&status.routes).await);
-        if datapath.uncovered.is_empty() {
-            datapath.uncovered = uncovered_cgroups(&datapath.attachments).await;
-        }
-    }
-    Ok(Json(status))
-}
-
-async fn uncovered_cgroups(attachments: &[api::AttachmentInfo]) -> Vec<api::UncoveredCgroup> {
-    let attached: Vec<_> = attachments.iter().filter_map(|at| at.cgroup.clone()).collect();
-    tokio::task::spawn_blocking(move || uncovered(&attached)).await.unwrap_or_default()
-}
-
-async fn source_ports(routes: &[api::RouteView]) -> Vec<api::SourcePortsInfo> {
-    let backends = routes.iter().flat_map(|route| &route.backends);
-    let ports = net::source_ports(backends.map(|backend| backend.address).collect()).await;
-    let in_shape = |at: net::SourcePorts| {
-        let net::SourcePorts { source, backend, ports } = at;
-        api::SourcePortsInfo { source, backend, ports }
-    };
-    ports.into_iter().map(in_shape).collect()
+    shared.handle.send(Command::Status).await.map(Json)
 }
 
 async fn progress(State(shared): State<Shared>) -> Answer<api::Progress> {

@@ -12,7 +12,7 @@ use crate::{
             route_changes::{self, ChangeCause},
         },
         state::agent_state::AgentState,
-        views::{route_view, status},
+        views::{host_sockets, route_view, status},
     },
     control::{
         ApiError, Caller, Command, Reply, Subscription,
@@ -35,7 +35,7 @@ pub(crate) fn execute(
 ) -> Option<Completion> {
     // A client that is gone does not receive its reply; its change stands.
     match command {
-        Command::Status(reply) => drop(reply.send(Ok(status::status(state)))),
+        Command::Status(reply) => reply_status(status::status(state), reply),
         Command::Progress(reply) => drop(reply.send(Ok(progress(state)))),
         Command::Routes(reply) => drop(reply.send(Ok(list(state)))),
         Command::Route(source, reply) => drop(reply.send(show(state, &source))),
@@ -66,6 +66,14 @@ pub(crate) fn execute(
         Command::Reload(caller, reply) => return reload_for(state, pending, (caller, reply)),
     }
     None
+}
+
+/// Replies when the host's sockets are listed.
+fn reply_status(mut status: api::Status, reply: Reply<api::Status>) {
+    tokio::spawn(async move {
+        host_sockets::add(&mut status).await;
+        drop(reply.send(Ok(status)));
+    });
 }
 
 fn progress(state: &AgentState) -> api::Progress {

@@ -2,6 +2,7 @@
 
 mod agent_problems;
 mod datapath_view;
+pub(crate) mod host_sockets;
 pub(crate) mod metrics_snapshot;
 pub(crate) mod offline_status;
 mod packet_problems;
