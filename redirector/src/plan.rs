@@ -153,6 +153,14 @@ mod tests {
     }
 
     #[test]
+    fn a_change_has_the_index_of_its_vip() {
+        for index in [0, 1, 7, u32::MAX] {
+            assert_eq!(Change::Put { index, route: route(Some(ONE)) }.index(), index);
+            assert_eq!(Change::Withdraw { index }.index(), index);
+        }
+    }
+
+    #[test]
     fn unknown_backends_change_no_serving_route() {
         let serving = plan(&[(1, route(Some(TWO)))]);
         assert_eq!(diff(&serving, &plan(&[(1, route(None))])), []);
