@@ -153,3 +153,22 @@ fn drain(inotify: &AsyncFd<OwnedFd>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_that_was_refused_is_asked_for_again() {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let refused = Some("inotify: Too many open files".to_owned());
+        let mut watch = CgroupWatch { inotify: None, incomplete: refused, ..CgroupWatch::new() };
+        let dir = tempfile::tempdir().expect("a directory");
+        watch.follow(&BTreeSet::from([dir.path().to_owned()]));
+        assert_eq!(watch.incomplete(), None);
+        fs::create_dir(dir.path().join("job")).expect("made");
+        tokio::time::timeout(LIMIT, watch.changed()).await.expect("a change");
+    }
+}
