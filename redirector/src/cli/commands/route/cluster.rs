@@ -45,20 +45,7 @@ pub(super) fn add(
     let (status, unread) = block_on(async {
         let client = ClusterClient::new(kubernetes::infer().await?);
         client.add(&name, route).await?;
-        let start = Instant::now();
-        loop {
-            // The route is there: a failure to read its status is no failure of the command.
-            let (status, unread) = match client.status(&name).await {
-                Ok(status) => (status, None),
-                Err(error) => (None, Some(error_chain(&error))),
-            };
-            let limit = if status.is_some() { REPORT_LIMIT } else { CONTROLLER_LIMIT };
-            let is_known = status.as_ref().is_some_and(is_settled);
-            if is_known || start.elapsed() > limit {
-                return anyhow::Ok((status, unread));
-            }
-            sleep(POLL).await;
-        }
+        anyhow::Ok(added_status(&client, &name).await)
     })??;
     let mut warnings = Vec::new();
     match (&status, unread) {
@@ -86,6 +73,24 @@ pub(super) fn add(
     };
     print(env, output, &changed)?;
     Ok(if is_refused { Exit::Failed } else { Exit::Done })
+}
+
+/// The status of a route that was added, once it is settled or the time for it is over, and why it
+/// could not be read: the route is there, so that is no failure of the command.
+async fn added_status(client: &ClusterClient, name: &str) -> (Option<RouteStatus>, Option<String>) {
+    let start = Instant::now();
+    loop {
+        let (status, unread) = match client.status(name).await {
+            Ok(status) => (status, None),
+            Err(error) => (None, Some(error_chain(&error))),
+        };
+        let limit = if status.is_some() { REPORT_LIMIT } else { CONTROLLER_LIMIT };
+        let is_known = status.as_ref().is_some_and(is_settled);
+        if is_known || start.elapsed() > limit {
+            return (status, unread);
+        }
+        sleep(POLL).await;
+    }
 }
 
 /// Removes a route from the cluster.
@@ -155,4 +160,51 @@ fn print(env: &mut Env<'_>, output: OutputArgs, changed: &ClusterChanged) -> any
         env.warn(warning)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::{Json, Router, http::StatusCode, routing::get};
+    use kube::Client;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A route that one of one node has applied.
+    fn applied() -> Value {
+        json!({
+            "apiVersion": "redirector.dev/v1alpha1",
+            "kind": "RedirectRoute",
+            "metadata": {"name": "a", "generation": 1},
+            "spec": {"source": "a.internal", "destination": "203.0.113.7"},
+            "status": {
+                "observedGeneration": 1,
+                "nodes": 1,
+                "applied": 1,
+                "conditions": [{
+                    "type": "Accepted",
+                    "status": "True",
+                    "reason": "Accepted",
+                    "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }],
+            },
+        })
+    }
+
+    #[tokio::test]
+    async fn a_status_that_cannot_be_read_once_is_read_again() {
+        static WAS_ASKED: AtomicBool = AtomicBool::new(false);
+        let answer = async || match WAS_ASKED.swap(true, Ordering::Relaxed) {
+            true => Ok(Json(applied())),
+            false => Err(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        let path = "/apis/redirector.dev/v1alpha1/redirectroutes/a";
+        let api = Router::new().route(path, get(answer));
+        let client = ClusterClient::new(Client::new(api, "default"));
+        let (status, unread) = added_status(&client, "a").await;
+        assert_eq!((status.expect("a status").applied, unread), (1, None));
+    }
 }
