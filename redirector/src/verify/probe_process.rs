@@ -8,11 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::probe::{Job, MAX_NAMESERVERS, ProbeResult};
+use super::probe::{Job, ProbeResult, longest_time};
 
-/// Steps of the child at most, each as long as its time limit: two names at each nameserver, and
-/// the connection's four.
-const STEPS: u32 = 2 * MAX_NAMESERVERS as u32 + 4;
 /// How long the child may take beyond its steps.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -27,7 +24,7 @@ pub(super) fn run(job: &Job) -> anyhow::Result<ProbeResult> {
         .spawn()
         .context("failed to start the probe")?;
     let question = serde_json::to_vec(job).context("failed to write the probe's job")?;
-    let watch = Watchdog::start(&child, job.timeout * STEPS + GRACE)?;
+    let watch = Watchdog::start(&child, longest_time(job.timeout) + GRACE)?;
     let written = child.stdin.take().map(|mut input| input.write_all(&question));
     let ended = child.wait_with_output().context("failed to wait for the probe")?;
     let late = watch.stop();

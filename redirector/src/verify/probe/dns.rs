@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::io_failure::IoFailure;
 
 /// A libc reads three `nameserver` lines.
-pub(in crate::verify) const MAX_NAMESERVERS: usize = 3;
+pub(super) const MAX_NAMESERVERS: usize = 3;
 
 /// The codes after which glibc continues with its search list.
 const NEXT_CODES: [&str; 3] = ["NOERROR", "NXDOMAIN", "SERVFAIL"];

@@ -9,7 +9,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    connect::ConnectResult, dns::DnsResult, http::HttpResult, ssh::SshResult, tls::TlsResult,
+    connect::ConnectResult,
+    dns::{DnsResult, MAX_NAMESERVERS},
+    http::HttpResult,
+    ssh::SshResult,
+    tls::TlsResult,
 };
 
 /// What the child does.
@@ -48,6 +52,13 @@ pub(in crate::verify) struct Job {
     pub(in crate::verify) timeout: Duration,
     /// An address of the load balancer, to learn which source address the kernel takes towards it.
     pub(in crate::verify) backend: Option<SocketAddr>,
+}
+
+/// How long the child takes at most if each step may take `timeout`.
+pub(in crate::verify) fn longest_time(timeout: Duration) -> Duration {
+    /// Two names at each nameserver, and the connection's four.
+    const STEPS: u32 = 2 * MAX_NAMESERVERS as u32 + 4;
+    timeout * STEPS
 }
 
 /// What is spoken on the connection.
@@ -111,4 +122,36 @@ pub(in crate::verify) struct EntryFailure {
     pub(in crate::verify) why: String,
     /// Whether it is for want of privileges.
     pub(in crate::verify) not_permitted: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, net::UdpSocket};
+
+    use super::{super::dns, *};
+
+    /// The names that were asked for at a nameserver: queries without their ID, as each is
+    /// repeated.
+    fn asked(nameserver: &UdpSocket) -> BTreeSet<Vec<u8>> {
+        nameserver.set_nonblocking(true).expect("a socket");
+        let mut query = [0; 512];
+        let queries = std::iter::from_fn(|| {
+            let length = nameserver.recv(&mut query).ok()?;
+            Some(query[2..length].to_vec())
+        });
+        queries.collect()
+    }
+
+    #[test]
+    fn there_is_time_to_ask_every_silent_nameserver() {
+        const LONG: Duration = Duration::from_mins(1);
+        let silent = [(); 4].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+        let servers = silent.each_ref().map(|socket| socket.local_addr().expect("an address"));
+        let candidates = ["a.b.internal", "a.c.internal", "a"].map(str::to_owned);
+        let (_, result) = dns::walk(&candidates, "a", &servers, Duration::from_millis(20));
+        assert!(matches!(result, DnsResult::Failed { .. }), "{result:?}");
+        let steps = silent.each_ref().map(|nameserver| asked(nameserver).len());
+        assert_eq!(steps, [2, 2, 2, 0], "a suffix, then the name itself");
+        assert!(longest_time(LONG) >= LONG * steps.iter().sum::<usize>() as u32);
+    }
 }

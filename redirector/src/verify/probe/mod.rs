@@ -13,10 +13,9 @@ pub(crate) use self::child::child;
 pub(super) use self::{
     connect::{ConnectResult, source_towards},
     dns::DnsResult,
-    dns::MAX_NAMESERVERS,
     http::{HttpResult, Reference},
     io_failure::IoFailure,
-    job::{Job, ProbeResult, Protocol},
+    job::{Job, ProbeResult, Protocol, longest_time},
     ssh::SshResult,
     tls::{TlsFailure, TlsResult},
 };
