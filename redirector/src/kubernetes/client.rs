@@ -8,6 +8,8 @@ use kube::{
 };
 use tokio::time::timeout;
 
+use super::connection;
+
 /// How long the API server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one that answers at once may take to do so.
@@ -130,7 +132,7 @@ pub async fn infer() -> Result<kube::Client, ApiError> {
 fn client(mut config: Config) -> Result<kube::Client, ApiError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
-    kube::Client::try_from(config).map_err(ApiError::Client)
+    connection::client(config).map_err(ApiError::Client)
 }
 
 /// The answer to a request that is answered at once.

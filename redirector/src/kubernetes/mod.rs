@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `backoff` | the pauses between attempts to reach it |
 //! | `client` | the client of this pod, and why a request failed |
+//! | `connection` | noticing that it is silent |
 //! | `follow` | objects of one kind, listed once and watched from then on |
 //! | `pod` | what the agent reads of the pods of its node |
 //! | `taint` | the taint that keeps jobs away until the agent serves |
 
 mod backoff;
 mod client;
+mod connection;
 mod follow;
 mod pod;
 mod taint;

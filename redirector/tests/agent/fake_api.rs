@@ -95,6 +95,11 @@ impl FakeApi {
         Self { state, down, silent, stopped, port, thread: Some(thread) }
     }
 
+    /// Where it listens, on the node's 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What the kubelet puts into the agent's environment.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         [

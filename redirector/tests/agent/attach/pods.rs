@@ -1,5 +1,7 @@
 //! Pods by their names, as the API server of Kubernetes has them.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use testbed::{
     Executor, ExecutorOptions, ResolvConf,
@@ -130,4 +132,28 @@ fn without_the_api_known_pods_stay_and_new_ones_are_attached() {
     api.set_down(false);
     await_attached(&job, &["pod0f3a7c52"]);
     assert_eq!(job.json(&["status"])["state"], "ok");
+}
+
+/// A cut network: nothing closes the connections. Without keepalive it takes five minutes.
+#[test]
+fn an_api_whose_packets_are_dropped_is_noticed() {
+    const NOTICED: Duration = Duration::from_secs(120);
+    let (job, _system, api) = two_pods("cgroups = [\"kubernetes\"]\ninterfaces = \"off\"", pod);
+    let port = api.port();
+    job.on_node(&format!(
+        "nft 'add table ip cut; add chain ip cut in {{ type filter hook input priority 0; }}; \
+            add rule ip cut in tcp sport {port} drop; add rule ip cut in tcp dport {port} drop'"
+    ));
+    let cut = Instant::now();
+    until("the silence to be noticed", NOTICED, || {
+        Ok(job.json(&["status"])["datapath"]["pods"]["error"].is_string())
+    })
+    .unwrap();
+    println!("noticed after {:?}", cut.elapsed());
+    let later = job.rig.executor(pod(LATER)).unwrap();
+    await_attached(&job, &["pod0f3a7c52", "pod2f3a7c52"]);
+    assert!(greets(later.sandbox()));
+    api.put_pod(LATER, "kube-system", "later", "10.61.3.2");
+    job.on_node("nft delete table ip cut");
+    until("the pod to be left out", NOTICED, || Ok(attached(&job) == ["pod0f3a7c52"])).unwrap();
 }
