@@ -19,4 +19,5 @@ mod running_shim;
 mod scripted_upstream;
 mod scripted_zone;
 mod shim;
+mod succession;
 mod undetected_loop;

@@ -86,7 +86,7 @@ impl UdpServer {
     /// All sockets of the thread share the batch, which is in use only between two await points.
     async fn serve(&self, batch: &RefCell<Batch>, stop: &CancellationToken) -> anyhow::Result<()> {
         for left in self.handler.take_unanswered(self.address) {
-            self.answer_left(left);
+            self.answer_left(left).await;
         }
         loop {
             tokio::select! {
@@ -187,13 +187,13 @@ impl UdpServer {
 
     /// Answers a query that the last agent did not live to answer. It is not kept once more: one
     /// that ends each agent would end the next ones, too.
-    fn answer_left(&self, left: Unanswered) {
+    async fn answer_left(&self, left: Unanswered) {
         let Unanswered { query, client, .. } = left;
         let (received_at, mut reply) = (Instant::now(), ReplyBuffer::new());
         let request = Request { client: client.ip(), own: self.address.ip(), received_at };
         match self.handler.decide(&query, request, &mut reply) {
             Decision::Drop => {}
-            Decision::Reply(_) => drop(self.socket.try_send_to(reply.as_bytes(), client)),
+            Decision::Reply(_) => drop(self.socket.send_to(reply.as_bytes(), client).await),
             Decision::Forward(info) => {
                 if let Ok(permit) = self.handler.forwarder().admit(client.ip(), self.slot) {
                     self.tasks.spawn(self.forwarding(None).run(query, info, (client, permit)));
