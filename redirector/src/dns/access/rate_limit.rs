@@ -64,7 +64,7 @@ impl RateLimiter {
     /// whether there was one.
     pub(crate) fn try_acquire(&self, client: IpAddr, rate: u32, now: Instant) -> bool {
         // Never 0, which marks an unused bucket.
-        let hash = self.hasher.hash_one(client_key(client)) | 1;
+        let hash = self.hasher.hash_one(client_key(client)).max(1);
         let now = u64::try_from(now.saturating_duration_since(self.started).as_millis())
             .unwrap_or(u64::MAX);
         let full = u64::from(rate * BURST_SECONDS) * TOKEN;
@@ -85,8 +85,7 @@ impl RateLimiter {
 /// The bucket of the same client as `new`; if there is none, `new` replaces the least recently used
 /// bucket of its set.
 fn find_or_replace(buckets: &mut [Bucket], new: Bucket) -> &mut Bucket {
-    // The set comes from the high half of the hash, whose low bit is always set.
-    let first = usize::try_from(new.client >> 32).unwrap_or(0) % SETS * WAYS;
+    let first = new.client as usize % SETS * WAYS;
     let set = &mut buckets[first..first + WAYS];
     let way = set.iter().position(|bucket| bucket.client == new.client).unwrap_or_else(|| {
         let oldest = (0..WAYS).min_by_key(|way| set[*way].updated_at).unwrap_or(0);

@@ -76,9 +76,8 @@ impl SocketPool {
         loop {
             let mut ready = connected.socket.ready(EVENTS).await?;
             let mut buffer = self.buffer.lock();
-            if buffer.len() < limit {
-                buffer.resize(limit, 0);
-            }
+            let length = buffer.len().max(limit);
+            buffer.resize(length, 0);
             loop {
                 match connected.socket.get_ref().read(&mut buffer[..limit]) {
                     Ok(length) if accept(&buffer[..length]) => {

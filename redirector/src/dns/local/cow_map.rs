@@ -70,7 +70,7 @@ fn part_of<Q: Hash + ?Sized>(key: &Q) -> usize {
     let mut hasher = PartHasher(0);
     key.hash(&mut hasher);
     // The high bits depend on every byte.
-    (hasher.0 >> 56) as usize % PARTS
+    (hasher.finish() >> 56) as usize % PARTS
 }
 
 /// A fast hash to select the part, which every query does. It need not resist chosen keys, since

@@ -188,13 +188,8 @@ impl Zone {
     }
 
     /// Number of sources.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.exact.len() + self.one_label.len() + self.any_depth.len()
-    }
-
-    /// Whether there is no source.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Takes over the answer counts of `before`.
@@ -229,7 +224,6 @@ impl Zone {
             return None;
         }
         if self.one_label.len() > 0
-            && name.labels() > 1
             && let Some(entry) = self.one_label.get(&wire[1 + usize::from(wire[0])..])
         {
             return Some(entry);

@@ -76,8 +76,8 @@ fn skip_name(message: &[u8], start: usize) -> Result<usize, Malformed> {
             0 => return Ok(at + 1),
             1..=63 => at += 1 + len,
             192..=255 => {
-                let low = usize::from(*message.get(at + 1).ok_or(Malformed)?);
-                let target = (len & 0x3f) << 8 | low;
+                let pointer = message[at..].first_chunk().ok_or(Malformed)?;
+                let target = usize::from(u16::from_be_bytes(*pointer) & 0x3fff);
                 let backwards = (HEADER_LEN..start).contains(&target);
                 return if backwards { Ok(at + 2) } else { Err(Malformed) };
             }
