@@ -133,6 +133,33 @@ async fn one_client_cannot_use_up_the_connections() {
 }
 
 #[tokio::test]
+async fn denied_clients_share_the_connections_of_one() {
+    let shim = RunningShim::start_with(denies_this_host()).await;
+    let connect = async |from: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("bound");
+        socket.connect(shim.address).await.expect("connected")
+    };
+    let refused = async |count: u64| {
+        let deadline = std::time::Instant::now() + TEST_TIMEOUT;
+        while shim.publisher.counters().connections_refused < count {
+            assert!(std::time::Instant::now() < deadline, "{:?}", shim.publisher.counters());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut held = Vec::new();
+    for _ in 0..512 {
+        held.push(connect([127, 0, 0, 9]).await);
+    }
+    refused(512 / 2).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = shim.publisher.counters().connections_refused;
+    held.push(connect([127, 0, 0, 10]).await);
+    refused(before + 1).await;
+    shim.stop().await;
+}
+
+#[tokio::test]
 async fn listed_clients_get_real_addresses_others_the_virtual_one() {
     let real_address_clients = vec!["127.0.0.2/32".parse().expect("a network")];
     let shim =

@@ -180,6 +180,24 @@ async fn replies_that_do_not_match_are_ignored() {
 }
 
 #[tokio::test]
+async fn a_reply_over_udp_has_at_most_4096_bytes() {
+    let padded = |query: &[u8], length| {
+        let mut reply = reply(query, ResponseCode::NoError, &[RData::A(A(ADDRESS))]);
+        reply.resize(length, 0xee);
+        reply
+    };
+    let upstream = ScriptedUpstream::start(move |received| {
+        [5000, 4097, 4096].map(|length| Action::Send(padded(&received.query, length))).to_vec()
+    })
+    .await;
+    let shim = RunningShim::start(&[upstream.address]).await;
+    let query = other_query();
+    assert_eq!(shim.ask(&query).await, padded(&query, 4096));
+    assert_eq!(shim.publisher.counters().mismatched, 2, "longer ones would be cut");
+    shim.stop().await;
+}
+
+#[tokio::test]
 async fn a_formerr_header_without_question_is_forwarded() {
     // The reply of servers without EDNS; the client retries without it.
     let upstream = ScriptedUpstream::start(|received| {
@@ -393,6 +411,30 @@ async fn a_slow_reply_is_awaited() {
     let start = Instant::now();
     assert!(is_good(&shim.ask(&query).await, &query));
     assert!(start.elapsed() < Duration::from_millis(2400), "{:?}", start.elapsed());
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_better_than_a_servfail() {
+    let slow = ScriptedUpstream::start(|received| {
+        vec![Action::Wait(Duration::from_millis(1500)), Action::Send(good(received))]
+    })
+    .await;
+    let bad = ScriptedUpstream::start(|received| vec![Action::Send(servfail(received))]).await;
+    let shim = RunningShim::start(&[slow.address, bad.address]).await;
+    let query = other_query();
+    assert!(is_good(&shim.ask(&query).await, &query));
+    assert_eq!(bad.queries().len(), 1);
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_query_waits_for_three_upstreams_at_most() {
+    let silent = [silent().await, silent().await, silent().await, silent().await];
+    let shim = RunningShim::start(&silent.each_ref().map(|upstream| upstream.address)).await;
+    let answer = parsed(&shim.ask(&other_query()).await);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(silent.map(|upstream| upstream.queries().len()), [1, 1, 1, 0]);
     shim.stop().await;
 }
 

@@ -4,7 +4,8 @@ use std::{net::Ipv4Addr, process::Command, time::Duration};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use redirector::{
-    dns::{BindError, ShimSettings, Vip, Zone, bind},
+    config::DnsClients,
+    dns::{Answer, BindError, ShimSettings, Vip, Zone, bind},
     net::Transport,
 };
 use tokio::{
@@ -40,6 +41,78 @@ async fn published_answers_apply_to_the_next_query() {
     let reply = parsed(&shim.ask(&source(RecordType::A)).await);
     assert_eq!(reply.answers[0].data.ip_addr(), Some(vip.v4.into()));
     shim.stop().await;
+}
+
+#[tokio::test]
+async fn an_update_changes_the_named_sources_only() {
+    let shim = RunningShim::start(&[unused()]).await;
+    let vip = |last| Answer::from(Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None });
+    let source = |text: &str| text.parse().expect("a source");
+    let (kept, added) = (source("artifactory.internal.company.net"), source("new.example"));
+    shim.publisher.update([(added, Some(vip(2))), (source("gone.example"), Some(vip(3)))]);
+    shim.publisher.update([(source("gone.example"), None), (kept, Some(vip(4)))]);
+    let expected = |last| {
+        let artifactory = source("artifactory.internal.company.net");
+        [(artifactory, vip(last)), (source("new.example"), vip(2))]
+    };
+    assert!(shim.publisher.is_current(expected(4)) && !shim.publisher.is_current(expected(1)));
+    let address = |reply: Vec<u8>| parsed(&reply).answers[0].data.ip_addr();
+    let new = bytes(&query("new.example", RecordType::A));
+    assert_eq!(address(shim.ask(&new).await), Some([198, 18, 0, 2].into()));
+    assert_eq!(shim.publisher.answer_counts()(&source("new.example")), 1);
+    shim.publisher.update([(source("new.example"), Some(vip(5)))]);
+    assert_eq!(address(shim.ask(&new).await), Some([198, 18, 0, 5].into()));
+    assert_eq!(shim.publisher.answer_counts()(&source("new.example")), 2, "it keeps its count");
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn new_settings_apply_to_the_next_query() {
+    let upstream = |code| {
+        ScriptedUpstream::start(move |received| {
+            vec![Action::Send(reply(&received.query, code, &[]))]
+        })
+    };
+    let (old, new) = (upstream(ResponseCode::NXDomain).await, upstream(ResponseCode::NotImp).await);
+    let shim = RunningShim::start(&[old.address]).await;
+    let elsewhere = bytes(&query("elsewhere.example", RecordType::A));
+    let code = |reply: Vec<u8>| parsed(&reply).metadata.response_code;
+    assert_eq!(code(shim.ask(&elsewhere).await), ResponseCode::NXDomain);
+    let changed = ShimSettings { ttl: 7, ..settings(&[new.address]) };
+    shim.publisher.reconfigure(&changed).expect("fine");
+    assert_eq!(code(shim.ask(&elsewhere).await), ResponseCode::NotImp);
+    assert_eq!(parsed(&shim.ask(&source(RecordType::A)).await).answers[0].ttl, 7);
+    let clients = vec![DnsClients::Network("192.0.2.0/24".parse().expect("a network"))];
+    shim.publisher.reconfigure(&ShimSettings { clients, ..changed }).expect("fine");
+    assert_eq!(code(shim.ask(&source(RecordType::A)).await), ResponseCode::Refused);
+    assert_eq!(shim.publisher.denied_client(), Some([127, 0, 0, 1].into()));
+    shim.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_is_not_read_while_many_queries_wait() {
+    const FLOOD: usize = 16 << 20;
+    let short = framed(&bytes(&query("n", RecordType::A)));
+    let mut long = bytes(&query("n", RecordType::A));
+    long.resize(512, 0);
+    // The limits are 64 queries, and 16 KiB of them.
+    for (first, most) in [(vec![], 64), (framed(&long).repeat(32), 32)] {
+        let silent = ScriptedUpstream::start(|_| vec![]).await;
+        let shim = RunningShim::start(&[silent.address]).await;
+        let mut stream = TcpStream::connect(shim.address).await.expect("connected");
+        let flood = [first, short.repeat(FLOOD / short.len())].concat();
+        let sent = timeout(Duration::from_secs(2), stream.write_all(&flood)).await;
+        assert!(sent.is_err(), "{FLOOD} bytes are accepted");
+        let queries = || shim.publisher.counters().queries;
+        let deadline = std::time::Instant::now() + TEST_TIMEOUT;
+        while queries() < most {
+            assert!(std::time::Instant::now() < deadline, "{} wait", queries());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(queries(), most);
+        drop(stream);
+        shim.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -60,4 +60,15 @@ mod tests {
             ResourceLimits { forwarded: 4096, connections: 512 }
         );
     }
+
+    #[test]
+    fn the_soft_limit_of_descriptors_is_raised() {
+        let limit = getrlimit(Resource::Nofile);
+        let wanted = limit.maximum.unwrap_or(u64::MAX).min(MAX_DESCRIPTORS);
+        // One less does not disturb what runs at the same time.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted - 1), ..limit }).expect("lower");
+        let limits = ResourceLimits::for_this_process();
+        assert_eq!(limits, ResourceLimits::for_descriptors(wanted));
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(wanted));
+    }
 }

@@ -277,9 +277,27 @@ mod tests {
             forwarder.admit([10, 0, 1, 1].into(), Some(0)).expect_err("the first is full"),
             NoAnswer
         );
-        assert!(forwarder.admit([10, 0, 0, 1].into(), Some(1)).is_ok(), "the second is not");
+        let second: Vec<_> =
+            clients().filter_map(|client| forwarder.admit(client, Some(1)).ok()).collect();
+        assert_eq!(second.len(), 24, "the second is not");
         let others = clients().filter_map(|client| forwarder.admit(client, None).ok());
         assert_eq!(others.collect::<Vec<_>>().len(), 16, "nor are the upstreams");
+    }
+
+    #[test]
+    fn upstreams_that_are_replaced_are_no_longer_queried() {
+        let (old, new) = (([192, 0, 2, 1], 53).into(), ([192, 0, 2, 2], 53).into());
+        let forwarder = forwarder(old, &Arc::default());
+        let servers = || forwarder.servers().iter().map(|at| at.address).collect::<Vec<_>>();
+        assert_eq!((servers(), forwarder.problem()), (vec![old], None));
+        forwarder.set_listed(ListedResolvers::new(&[Some([192, 0, 2, 9].into()), None]));
+        assert_eq!(servers(), [old, ([192, 0, 2, 9], 53).into()]);
+        let upstreams = |list| Upstreams::new(Nameservers::new(list, vec![]));
+        forwarder.set_upstreams(upstreams(vec![Upstream::Server(new)]));
+        assert_eq!(forwarder.candidates(None, b"\0").first[0].address, new);
+        forwarder.set_upstreams(upstreams(vec![]));
+        let problem = forwarder.problem().expect("no server");
+        assert!(problem.contains("`dns.upstreams` names no server"), "{problem}");
     }
 
     fn forwarder(server: SocketAddr, counters: &Arc<Counters>) -> Forwarder {

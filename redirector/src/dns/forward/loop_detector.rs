@@ -303,32 +303,5 @@ fn is_on_host(upstream: &Arc<Upstream>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_own_probe_of_this_round_shows_a_loop() {
-        let (detector, other) = (LoopDetector::new(), LoopDetector::new());
-        let upstream =
-            Arc::new(Upstream::new(([127, 0, 0, 1], 53).into(), std::time::Instant::now()));
-        let zone: WireName = b"\x07company\x03net\0"[..].into();
-        let probes = [None, Some(zone.clone())].map(|zone| Probe::new(Arc::clone(&upstream), zone));
-        *detector.round.lock() = Round { number: 7, probes: probes.into() };
-        assert!(!other.is_own_probe(&detector.query(7, 0, ROOT)), "another process's");
-        let ordinary = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01";
-        assert!(!detector.is_own_probe(ordinary));
-        upstream.begin_probe();
-        assert!(detector.is_own_probe(&detector.query(6, 0, ROOT)));
-        assert!(detector.is_own_probe(&detector.query(7, 2, ROOT)));
-        assert!(!upstream.loops(), "late, or of no upstream");
-        assert!(detector.is_own_probe(&detector.query(7, 1, &zone)));
-        assert!(!upstream.loops() && upstream.loops_for(b"\x01a\x07company\x03net\0"));
-        assert!(detector.is_own_probe(&detector.query(7, 0, ROOT).to_ascii_uppercase()), "0x20");
-        assert!(upstream.loops());
-        upstream.end_probe();
-        assert!(upstream.loops());
-        upstream.begin_probe();
-        upstream.end_probe();
-        assert!(!upstream.loops(), "the probe did not come back");
-    }
-}
+#[path = "loop_detector_tests.rs"]
+mod tests;

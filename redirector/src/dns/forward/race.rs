@@ -123,3 +123,25 @@ async fn query_upstream(
     };
     (upstream, result.map(|reply| (reply, began.elapsed())))
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::dns::{forward::SocketPool, local::ForwardInfo, stats::Counters};
+
+    #[test]
+    fn a_failure_of_this_host_is_not_the_upstreams() {
+        let upstream = Upstream::new(([192, 0, 2, 1], 53).into(), std::time::Instant::now());
+        let (counters, sockets) = (Counters::default(), SocketPool::default());
+        let info = ForwardInfo { question_end: 0, udp_payload: 512 };
+        let exchange = Exchange { query: &[], info: &info, counters: &counters, sockets: &sockets };
+        let mut race = Race::new(&exchange, Transport::Udp);
+        for (error, failures) in [(Errno::MFILE, 0), (Errno::NOBUFS, 0), (Errno::CONNREFUSED, 1)] {
+            assert_eq!(race.accept(&upstream, Err(error.into())), None);
+            assert_eq!(upstream.health().failures, failures, "{error}");
+        }
+        assert_eq!(race.into_last_resort(), None);
+    }
+}

@@ -68,6 +68,10 @@ impl Drop for UnderWay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[tokio::test]
@@ -77,6 +81,7 @@ mod tests {
         let _under_way = repeats.begin(b"\x01a\0\0\x01\0\x01");
         let _other_type = repeats.begin(b"\x01a\0\0\x1c\0\x01");
         assert_eq!(repeats.take(), None, "one after another, and another type");
+        assert!(timeout(Duration::from_millis(20), repeats.wait()).await.is_err());
         let _again = repeats.begin(b"\x01A\0\0\x01\0\x01");
         repeats.wait().await;
         assert_eq!(repeats.take().as_deref(), Some(&b"\x01a\0"[..]));

@@ -153,4 +153,19 @@ mod tests {
         assert!(ports.len() > 15, "{ports:?}");
         assert_eq!(pool.idle[0].lock().len(), 1);
     }
+
+    #[tokio::test]
+    async fn sockets_are_opened_in_advance_and_a_limited_number_is_kept() {
+        let pool = SocketPool::default();
+        let idle = || [0, 1].map(|family| pool.idle[family].lock().len());
+        pool.reserve();
+        assert_eq!(idle(), [RESERVED, RESERVED]);
+        let server = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let at = server.local_addr().expect("an address");
+        let connected = (0..MAX_IDLE + 9).map(|_| pool.connect(at).expect("connected"));
+        let connected: Vec<_> = connected.collect();
+        assert_eq!(idle(), [0, RESERVED]);
+        connected.into_iter().for_each(|socket| pool.release(socket));
+        assert_eq!(idle(), [MAX_IDLE, RESERVED]);
+    }
 }

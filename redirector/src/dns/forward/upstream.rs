@@ -229,3 +229,87 @@ impl Upstream {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn each_failure_doubles_the_ejection_up_to_its_longest() {
+        let upstream = Upstream::new(([192, 0, 2, 1], 53).into(), Instant::now());
+        let ejection = || upstream.ejected_until.load(Relaxed).saturating_sub(upstream.now_ms());
+        upstream.record_failure("lost");
+        assert!(!upstream.is_failing() && !upstream.is_ejected() && ejection() == 0);
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            upstream.record_failure("lost");
+            assert!(upstream.is_failing() && upstream.is_ejected() && !upstream.claim_trial());
+            let range = seconds * 1000 - 500..=seconds * 1000;
+            assert!(range.contains(&ejection()), "{seconds} s: {}", ejection());
+        }
+        (0..100).for_each(|_| upstream.record_failure("lost"));
+        assert!(ejection() <= millis(EJECTION_MAX));
+        upstream.record_reply(Duration::from_millis(1));
+        assert!(!upstream.is_failing() && !upstream.is_ejected() && ejection() == 0);
+    }
+
+    #[test]
+    fn one_caller_tries_an_upstream_whose_ejection_is_over() {
+        let a_minute_ago = Instant::now() - Duration::from_secs(60);
+        let upstream = Upstream::new(([192, 0, 2, 1], 53).into(), a_minute_ago);
+        (0..FAILURES_TO_EJECT).for_each(|_| upstream.record_failure("lost"));
+        upstream.ejected_until.store(upstream.now_ms(), Relaxed);
+        assert!(upstream.is_failing() && !upstream.is_ejected());
+        assert!(upstream.claim_trial() && !upstream.claim_trial(), "others wait for the result");
+        assert!(upstream.is_ejected());
+        assert!(upstream.ejected_until.load(Relaxed) <= upstream.now_ms() + millis(EJECTION_MIN));
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_change_of_an_upstream_is_logged_once() {
+        let upstream = Upstream::new(([192, 0, 2, 1], 53).into(), Instant::now());
+        let logged = |act: &dyn Fn()| {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+            tracing::subscriber::with_default(subscriber, act);
+            let text = String::from_utf8(log.0.lock().clone()).expect("text");
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let is_once = |act: &dyn Fn(), text: &str| {
+            let (first, again) = (logged(act), logged(act));
+            first.len() == 1 && first[0].contains(text) && again.is_empty()
+        };
+        let failure = || upstream.record_failure("lost");
+        assert!(logged(&failure).is_empty());
+        assert!(is_once(&failure, "the upstream is ejected"));
+        let reply = || upstream.record_reply(Duration::from_millis(1));
+        assert!(is_once(&reply, "the upstream answers again"));
+        let zone: WireName = b"\x07company\x03net\0"[..].into();
+        let returned = || upstream.on_zone_returned(&zone);
+        assert!(is_once(&returned, "forwards queries for the zone back to us"));
+        assert!(is_once(&|| upstream.on_zone_kept(&zone), "the zone no longer loops"));
+        upstream.begin_probe();
+        let returned = || upstream.on_probe_returned();
+        assert!(is_once(&returned, "forwards queries back to us and is ejected"));
+        assert!(logged(&|| upstream.end_probe()).is_empty(), "it came back");
+        upstream.begin_probe();
+        assert!(is_once(&|| upstream.end_probe(), "the upstream no longer loops"));
+    }
+}

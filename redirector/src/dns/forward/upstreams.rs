@@ -98,3 +98,53 @@ impl Upstreams {
         current.upstreams.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path, thread::sleep, time::Duration};
+
+    use super::*;
+    use crate::config;
+
+    /// Longer than the first ejection, and than the time between two checks of resolv.conf.
+    const A_SECOND: Duration = Duration::from_millis(1100);
+
+    fn fail(upstream: &Upstream, times: usize) {
+        (0..times).for_each(|_| upstream.record_failure("lost"));
+    }
+
+    #[test]
+    fn three_upstreams_are_queried_at_once() {
+        let server = |last| config::Upstream::Server(([192, 0, 2, last], 53).into());
+        let upstreams = Upstreams::new(Nameservers::new((1..=6).map(server).collect(), vec![]));
+        let all = upstreams.upstreams();
+        let lengths = || {
+            let Candidates { first, fallback } = upstreams.candidates(b"\0");
+            (first.len(), fallback.len())
+        };
+        assert_eq!(lengths(), (1, 5), "all are healthy");
+        all.iter().for_each(|upstream| fail(upstream, 7));
+        assert_eq!(lengths(), (3, 3), "all are ejected");
+        all[0].record_reply(Duration::ZERO);
+        assert_eq!(lengths(), (1, 5), "one is healthy");
+        all.iter().for_each(|upstream| upstream.record_reply(Duration::ZERO));
+        all[1..].iter().for_each(|upstream| fail(upstream, 2));
+        sleep(A_SECOND);
+        assert_eq!(lengths(), (3, 3), "the ejection of the others is over");
+    }
+
+    #[test]
+    fn a_server_that_stays_in_the_list_keeps_its_health() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), "nameserver 192.0.2.1\nnameserver 192.0.2.2\n").expect("written");
+        let path: &Path = file.path();
+        let system = vec![config::Upstream::System];
+        let upstreams = Upstreams::new(Nameservers::with_resolv_conf(system, vec![], path));
+        fail(&upstreams.upstreams()[1], 2);
+        fs::write(path, "nameserver 192.0.2.3\nnameserver 192.0.2.2\n").expect("written");
+        sleep(A_SECOND);
+        let health = upstreams.health();
+        let health: Vec<_> = health.iter().map(|at| (at.address.ip(), at.failures)).collect();
+        assert_eq!(health, [([192, 0, 2, 3].into(), 0), ([192, 0, 2, 2].into(), 2)]);
+    }
+}

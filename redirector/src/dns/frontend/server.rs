@@ -277,6 +277,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_resolv_conf_that_is_removed_is_a_problem() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "nameserver 192.0.2.1\n").expect("written");
+        let shim = bind_with(&settings(), InheritedSockets::default(), file.path()).expect("bound");
+        let problem = || shim.publisher().upstream_problem();
+        assert_eq!(problem(), None);
+        let expected = format!("failed to read {}", file.path().display());
+        drop(file);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !problem().is_some_and(|problem| problem.starts_with(&expected)) {
+            assert!(std::time::Instant::now() < deadline, "{:?}", problem());
+            sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test]
     async fn our_own_address_as_upstream_is_refused_on_reload() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "nameserver 192.0.2.1\n").expect("written");

@@ -108,3 +108,17 @@ fn forward_info(question: &ParsedQuestion, edns: Option<Edns>) -> ForwardInfo {
     let udp_payload = edns.map_or(CLASSIC_PAYLOAD, |edns| edns.payload.max(CLASSIC_PAYLOAD));
     ForwardInfo { question_end: question.end, udp_payload }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_described_by_its_name_and_type() {
+        let describe = |question: &[u8]| describe_question(&[&[0; 12], question].concat());
+        let is = |text: &str| Some(text.to_owned());
+        assert_eq!(describe(b"\x03wWw\x07example\0\0\x1c\0\x01"), is("www.example. TYPE28"));
+        assert_eq!(describe(b"\x02\n\xff\0\x01\x02\0\x01"), is("\\n\\xff. TYPE258"));
+        assert_eq!(describe(b"\x03www"), None);
+    }
+}

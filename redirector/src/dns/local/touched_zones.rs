@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn touched_zones_are_above_names_and_those_of_wildcards() {
-        let sources = ["a.b.company.net", "c.b.company.net", "**.d.example", "host.corp", "*.corp"];
+        let sources =
+            ["a.b.company.net", "c.b.company.net", "**.d.example", "host.corp", "*.corp", "host"];
         let zone = Zone::new(sources.map(|source| (source.parse().unwrap(), Answer::Pending)));
         let expected: [&[u8]; 4] = [
             b"\x04corp\0",

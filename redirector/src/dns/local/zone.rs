@@ -309,3 +309,83 @@ fn reverse_v6(labels: &[u8]) -> Option<Ipv6Addr> {
     }
     Some(address.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::wire::{HEADER_LEN, ParsedQuestion};
+
+    fn source(text: &str) -> SourceName {
+        text.parse().expect("a source")
+    }
+
+    fn live(last: u8) -> Answer {
+        Vip { v4: Ipv4Addr::new(198, 18, 0, last), v6: None }.into()
+    }
+
+    fn name(text: &str) -> LowerName {
+        let question = [&[0; HEADER_LEN], &to_wire(text)[..], &[0, 1, 0, 1]].concat();
+        ParsedQuestion::parse(&question).expect("a question").name
+    }
+
+    fn find(zone: &Zone, text: &str) -> Option<Answer> {
+        zone.find(&name(text)).map(|entry| entry.answer.clone())
+    }
+
+    #[test]
+    fn a_zone_is_exactly_its_sources_with_their_answers() {
+        let all = [
+            ("a.example", live(1)),
+            ("b.example", Answer::Pending),
+            ("*.c.example", live(3)),
+            ("*.d.example", live(4)),
+            ("*.e.example", live(5)),
+            ("**.example", live(6)),
+        ]
+        .map(|(text, answer)| (source(text), answer));
+        let zone = Zone::new(all.clone());
+        assert_eq!((zone.len(), zone.get(&source("*.d.example"))), (6, Some(&live(4))));
+        assert!(zone.is_exactly(all.clone()) && Zone::default().is_exactly([]));
+        assert!(!zone.is_exactly(all[..5].to_vec()), "one less");
+        let mut other = all.clone();
+        other[2].1 = live(1);
+        assert!(!zone.is_exactly(other), "another answer");
+        let more = (source("more.example"), live(7));
+        assert!(!zone.is_exactly(all.into_iter().chain([more])), "one more");
+    }
+
+    #[test]
+    fn a_wildcard_matches_after_others_are_removed() {
+        let kept = ["**.a.example", "**.b.example", "**.x.y.example"];
+        let mut zone = Zone::new(kept.map(|text| (source(text), live(1))));
+        let removed = ["**.c.example", "**.p.q.r.example", "*.s.example"].map(source);
+        for source in &removed {
+            zone.set(source, Some(live(2)));
+        }
+        for source in &removed {
+            zone.set(source, None);
+        }
+        for text in ["n.a.example", "n.n.b.example", "n.x.y.example"] {
+            assert_eq!(find(&zone, text), Some(live(1)), "{text}");
+        }
+        for text in ["n.c.example", "n.p.q.r.example", "n.s.example", "a.example", "y.example"] {
+            assert_eq!(find(&zone, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_the_reverse_name_of_its_last_source() {
+        let (one, other) = (source("one.example"), source("other.example"));
+        let mut zone = Zone::new([(one.clone(), live(1)), (other.clone(), live(2))]);
+        let reverse = |zone: &Zone, last: u8| {
+            let name = name(&format!("{last}.0.18.198.in-addr.arpa"));
+            zone.find_reverse(&name).map(<[u8]>::to_vec)
+        };
+        zone.set(&other, Some(live(1)));
+        assert_eq!(reverse(&zone, 2), None, "no longer its address");
+        zone.set(&one, None);
+        assert_eq!(reverse(&zone, 1), Some(to_wire("other.example")), "it has moved");
+        zone.set(&other, Some(Answer::Pending));
+        assert_eq!(reverse(&zone, 1), None);
+    }
+}

@@ -11,4 +11,3 @@ mod restart;
 mod storm;
 mod supervised;
 mod unit;
-mod unread_log;

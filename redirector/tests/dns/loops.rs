@@ -1,4 +1,5 @@
-//! A loop that the loop detector misses: queries go round until a limit ends it.
+//! Upstreams that forward queries back to the shim. Where the loop detector misses one, queries go
+//! round until a limit ends it.
 
 use std::{
     net::SocketAddr,
@@ -14,13 +15,13 @@ use crate::{
     running_shim::{RunningShim, source},
 };
 
-/// Forwards every query to `shim` from a new socket and returns the answer; drops loop probes.
-async fn relay(socket: UdpSocket, shim: SocketAddr) {
+/// Forwards every query to `shim` from a new socket and returns the answer.
+async fn relay(socket: UdpSocket, shim: SocketAddr, drops_probes: bool) {
     let socket = Arc::new(socket);
     let mut buffer = [0; 512];
     while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
         let (query, socket) = (buffer[..length].to_vec(), Arc::clone(&socket));
-        if query[13..].starts_with(b"redirector-loop-") {
+        if drops_probes && query[13..].starts_with(b"redirector-loop-") {
             continue;
         }
         tokio::spawn(async move {
@@ -40,7 +41,7 @@ async fn relay(socket: UdpSocket, shim: SocketAddr) {
 async fn an_undetected_loop_ends_and_sources_are_still_answered() {
     let upstream = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let shim = RunningShim::start(&[upstream.local_addr().expect("an address")]).await;
-    let relaying = tokio::spawn(relay(upstream, shim.address));
+    let relaying = tokio::spawn(relay(upstream, shim.address, true));
     let began = Instant::now();
     assert_eq!(
         parsed(&shim.ask(&bytes(&query("elsewhere.example", RecordType::A))).await)
@@ -60,6 +61,31 @@ async fn an_undetected_loop_ends_and_sources_are_still_answered() {
         "the loop continues: {:?}",
         shim.publisher.counters()
     );
+    relaying.abort();
+    shim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_looping_upstream_is_reported_and_not_queried() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let address = upstream.local_addr().expect("an address");
+    let shim = RunningShim::start(&[address]).await;
+    let relaying = tokio::spawn(relay(upstream, shim.address, false));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !shim.publisher.upstreams()[0].loops {
+        assert!(Instant::now() < deadline, "the loop is not found");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let expected = format!("every DNS upstream forwards back to us ({address})");
+    assert_eq!(shim.publisher.awaited_upstream(), Some(expected));
+    let elsewhere = bytes(&query("elsewhere.example", RecordType::A));
+    let began = Instant::now();
+    let answer = parsed(&shim.ask(&elsewhere).await);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(began.elapsed() < Duration::from_millis(900), "at once: {:?}", began.elapsed());
+    let health = &shim.publisher.upstreams()[0];
+    assert_eq!((health.queries, health.ejected), (0, true));
+    assert_eq!(parsed(&shim.ask(&source(RecordType::A)).await).answers.len(), 1);
     relaying.abort();
     shim.stop().await;
 }
