@@ -190,7 +190,7 @@ struct Interfaces {
 
 impl Interfaces {
     fn read(socket: &mut RouteSocket) -> io::Result<Self> {
-        let uplinks = list_uplinks(socket);
+        let uplinks = list_uplinks(socket)?;
         Ok(Self { executors: of_executors(&list_links(socket)?, &uplinks), uplinks })
     }
 }

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 
-use crate::net::route_socket::RouteSocket;
+use crate::{error::is_local_error, net::route_socket::RouteSocket};
 
 /// Public addresses whose routes are looked up; no packet is sent.
 const PUBLIC_ADDRESSES: [IpAddr; 2] = [
@@ -123,20 +123,25 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
 ///
 /// # Errors
 ///
-/// If no netlink socket can be opened.
+/// If this host lacks descriptors or memory for the question: then nothing is known.
 pub fn uplinks() -> io::Result<BTreeSet<u32>> {
-    Ok(list_uplinks(&mut RouteSocket::open()?))
+    list_uplinks(&mut RouteSocket::open()?)
 }
 
 /// As [`uplinks`], in the network namespace of the socket.
-pub(super) fn list_uplinks(socket: &mut RouteSocket) -> BTreeSet<u32> {
-    // Without a route the kernel answers an error.
-    let replies = PUBLIC_ADDRESSES.map(|address| socket.get(route_request(address)).ok().flatten());
-    let interface = |message: &RouteNetlinkMessage| match message {
-        RouteNetlinkMessage::NewRoute(route) => output_interface(route),
-        _ => None,
-    };
-    replies.iter().flatten().filter_map(interface).collect()
+pub(super) fn list_uplinks(socket: &mut RouteSocket) -> io::Result<BTreeSet<u32>> {
+    let mut uplinks = BTreeSet::new();
+    for address in PUBLIC_ADDRESSES {
+        match socket.get(route_request(address)) {
+            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => {
+                uplinks.extend(output_interface(&route));
+            }
+            Err(error) if is_local_error(&error) => return Err(error),
+            // Without a route the kernel answers an error.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(uplinks)
 }
 
 /// The index of the interface out of which a route leads.

@@ -1,6 +1,6 @@
 //! A customer, a node with the agent, and an executor.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use testbed::{
     Executor, ExecutorOptions, Rig,
@@ -129,6 +129,14 @@ impl Job {
             Ok(status.is_ok_and(|status| status["agent"]["pid"] == self.agent.pid()))
         })
         .unwrap_or_else(|error| panic!("{error:#}\n{}", self.agent.log_tail()));
+    }
+
+    /// Lets the agent open no descriptor from number `limit` on; those that are open stay.
+    pub(crate) fn limit_descriptors(&self, limit: usize) {
+        let pid = self.agent.pid().to_string();
+        let limit = format!("--nofile={limit}:");
+        let limited = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+        assert!(limited.unwrap().success());
     }
 
     /// The VIP of the internal name, as the executor resolves it.

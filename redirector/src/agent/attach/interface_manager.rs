@@ -203,8 +203,8 @@ impl InterfaceManager {
             return self.step(datapath);
         }
         self.due.extend(self.failures.keys());
-        self.error = None;
-        if scanned_at.elapsed() >= FULL_SCAN_INTERVAL || self.watch.is_none() {
+        let failed = self.error.take().is_some();
+        if failed || scanned_at.elapsed() >= FULL_SCAN_INTERVAL || self.watch.is_none() {
             self.scan(datapath);
         }
         self.step(datapath);
@@ -290,7 +290,11 @@ impl InterfaceManager {
         if changed.is_empty() {
             return;
         }
-        let uplinks = host::uplinks().unwrap_or_default();
+        let uplinks = match host::uplinks() {
+            Ok(uplinks) => uplinks,
+            // Without them an uplink could be taken for a guest's interface.
+            Err(error) => return self.report(format!("failed to ask for the uplinks: {error}")),
+        };
         if self.surroundings.uplinks == uplinks {
             return self.decide(changed);
         }

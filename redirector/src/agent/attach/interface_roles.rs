@@ -62,7 +62,7 @@ impl Surroundings {
     /// that are pinned below `bpffs`.
     pub(crate) fn read(bpffs: &Path) -> io::Result<Self> {
         let links = host::links()?.into_iter().map(|link| (link.index, link)).collect();
-        let uplinks = host::uplinks().unwrap_or_default();
+        let uplinks = host::uplinks()?;
         let mut surroundings = Self { links, uplinks, egress_bypass: None };
         surroundings.egress_bypass = surroundings.find_egress_bypass(bpffs);
         Ok(surroundings)

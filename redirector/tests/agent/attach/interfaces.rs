@@ -182,6 +182,23 @@ fn the_configuration_decides_and_a_reload_applies_it() {
         .unwrap_or_else(|error| panic!("{error:#}: {:?}", job.interfaces()));
 }
 
+/// The programs of a guest's interface would serve the network beyond the uplink.
+#[test]
+fn an_uplink_stays_the_hosts_without_free_descriptors() {
+    let job = Job::new();
+    let (guest, host) = (Some(InterfaceRole::Guest), Some(InterfaceRole::Host));
+    job.await_roles(&[("uplink", host), ("pod1", guest)]);
+    // All of these are in use.
+    job.limit_descriptors(10);
+    job.on_node("ip link set uplink mtu 1400");
+    process::until("the agent to ask in vain", LIMIT, || Ok(job.agent.log().contains("uplinks")))
+        .unwrap();
+    assert_eq!((job.role_of("uplink"), job.role_of("pod1")), (host, guest));
+    job.limit_descriptors(1024);
+    job.on_node(&format!("ip -batch - <<'END'\n{}\nEND", job.veths(0..1)));
+    job.await_roles(&[("veth0", guest), ("uplink", host), ("pod1", guest)]);
+}
+
 #[test]
 fn unload_removes_the_programs_of_interfaces() {
     let mut job = Job::new();

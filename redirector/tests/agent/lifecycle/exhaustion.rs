@@ -127,11 +127,7 @@ fn one_peer_takes_little_memory_on_each_listener() {
 #[test]
 fn without_a_free_descriptor_dns_still_answers() {
     let job = Job::new();
-    let pid = job.agent.pid().to_string();
-    let used = descriptors(&job).to_string();
-    let limit = format!("--nofile={used}:{used}");
-    let limited = std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status();
-    assert!(limited.unwrap().success());
+    job.limit_descriptors(descriptors(&job));
     // They wait to be accepted.
     let _held = half_requests(&job, 20);
     let began = Instant::now();
