@@ -41,7 +41,7 @@ use std::path::PathBuf;
 pub(crate) use attach::interface_roles::{Surroundings, decide};
 pub use process::{
     lock::{LockError, Role, is_running, role_here, running},
-    logging::start_logging,
+    logging::{StandardError, flush_log, start_logging},
     malloc::prepare as prepare_memory,
 };
 pub use standby::WhenTaken;

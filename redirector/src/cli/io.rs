@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 
+use crate::agent;
+
 /// Streams and variables of one invocation.
 pub struct Env<'a> {
     /// Standard input.
@@ -33,16 +35,17 @@ pub fn with_real<T>(body: impl FnOnce(&mut Env<'_>) -> T) -> T {
     let width = terminal
         .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col))
         .flatten();
-    // Unlocked: the agent's log and its panics go to standard error from other threads.
-    let (mut input, mut out, mut err) = (io::stdin(), io::stdout(), io::stderr());
-    body(&mut Env {
+    let (mut input, mut out, mut err) = (io::stdin(), io::stdout(), agent::StandardError);
+    let result = body(&mut Env {
         input: &mut input,
         out: &mut out,
         err: &mut err,
         colour,
         width: width.filter(|&columns| columns > 0),
         variable: &variable,
-    })
+    });
+    agent::flush_log();
+    result
 }
 
 /// <https://no-color.org>: any non-empty NO_COLOR turns colours off; so does a dumb terminal.

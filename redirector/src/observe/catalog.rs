@@ -276,6 +276,11 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Failed reads of the kernel or the agent since the agent started",
     ),
+    counter(
+        "redirector_log_lines_dropped",
+        &[],
+        "Lines of the agent's log that are missing, since standard error did not take them",
+    ),
     gauge("redirector_scrape_duration_seconds", &[], "Duration of this scrape"),
     counter("process_cpu_seconds", &[], "User and system CPU time of the agent"),
     gauge("process_resident_memory_bytes", &[], "Resident memory of the agent"),

@@ -193,6 +193,7 @@ impl Samples {
             self.add_labelled("redirector_packets", ("event", event), *number as f64);
         }
         self.add("redirector_restored", snapshot.restored as f64);
+        self.add("redirector_log_lines_dropped", snapshot.dropped_log_lines as f64);
         self.add_guests(snapshot.guests.as_slice());
         self.add("redirector_pool_addresses", snapshot.pool.addresses as f64);
         self.add("redirector_pool_addresses_leased", snapshot.pool.leased as f64);

@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub connects: HistogramSnapshot,
     /// Connect events.
     pub events: EventSamples,
+    /// Lines of the log that are missing.
+    pub dropped_log_lines: u64,
     /// Reads that failed.
     pub errors: u64,
 }

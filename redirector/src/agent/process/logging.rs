@@ -1,13 +1,30 @@
 //! The log on standard error, as text, for the journal, or as JSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal, Write},
+    panic::{self, PanicHookInfo},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use tracing::error;
 use tracing_subscriber::EnvFilter;
 
-use crate::agent::process::journal::{self, JournalFormat};
+use crate::{
+    agent::process::{
+        journal::{self, JournalFormat},
+        log_queue::LogQueue,
+    },
+    printable::PrintableWriter,
+};
 
-use crate::printable::PrintableWriter;
+/// How long the end of the process waits for the reader of standard error.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+
+/// The lines of this process, once its log has started.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
 /// Starts the log of this process. `level` is the level of our own messages (other crates log at
 /// `warn`), or a whole filter.
@@ -22,11 +39,11 @@ pub fn start_logging(
     let filter = filter(level)?;
     let plain = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = !json && !plain && io::stderr().is_terminal();
-    let writer = move || PrintableStderr { colour };
+    let queue = QUEUE.get_or_init(LogQueue::default);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(writer)
-        // It would report a failed write to the same standard error, and panic as that fails, too.
+        .with_writer(move || Line { queue, colour })
+        // It would report a failed write to standard error, and wait for its reader.
         .log_internal_errors(false);
     let started = if json {
         log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
@@ -35,21 +52,66 @@ pub fn start_logging(
     } else {
         log.with_target(false).with_ansi(colour).try_init()
     };
-    started.map_err(|error| anyhow::anyhow!("failed to start the log: {error}"))
+    started.map_err(|error| anyhow::anyhow!("failed to start the log: {error}"))?;
+    queue.start(io::stderr()).context("failed to start the thread of the log")?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
 }
 
-/// Standard error without the control characters of others' texts.
-struct PrintableStderr {
-    colour: bool,
+/// Lines of the log that were dropped, since standard error did not take them.
+pub(crate) fn dropped_lines() -> u64 {
+    QUEUE.get().map_or(0, LogQueue::dropped)
 }
 
-impl Write for PrintableStderr {
+/// Waits until the log is written; not for long if nobody reads it.
+pub fn flush_log() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_LIMIT);
+    }
+}
+
+/// Standard error: behind the log, once that has started.
+pub struct StandardError;
+
+impl Write for StandardError {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        PrintableWriter::new(&mut io::stderr(), self.colour).write(bytes)
+        match QUEUE.get() {
+            Some(queue) => queue.push_always(bytes.to_vec()),
+            None => io::stderr().write_all(bytes)?,
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+/// A line of the log: one call writes it without the control characters of others' texts.
+struct Line {
+    queue: &'static LogQueue,
+    colour: bool,
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut line = Vec::with_capacity(bytes.len());
+        PrintableWriter::new(&mut line, self.colour).write_all(bytes)?;
+        self.queue.push(line);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The usual hook would wait for the reader of standard error, and its thread could not end.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => error!("{panic}\n{backtrace}"),
+        _ => error!("{panic}"),
     }
 }
 

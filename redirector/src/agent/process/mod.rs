@@ -3,6 +3,7 @@
 pub(crate) mod config_watch;
 mod journal;
 pub(crate) mod lock;
+mod log_queue;
 pub(crate) mod logging;
 pub(crate) mod malloc;
 pub(crate) mod signals;

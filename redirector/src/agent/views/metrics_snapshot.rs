@@ -9,6 +9,7 @@ use redirector_common::stats::{LATENCY_BUCKETS, latency_bound_ns};
 
 use crate::{
     agent::{
+        process::logging,
         state::{agent_state::AgentState, reconciler::Reconciler},
         views::{
             agent_problems, packet_view,
@@ -81,6 +82,7 @@ pub(crate) fn snapshot(state: &AgentState) -> Snapshot {
             loaded_at: config.loaded_at().as_millisecond() as f64 / 1000.0,
         },
         changes: state.change_counts().clone(),
+        dropped_log_lines: logging::dropped_lines(),
     }
 }
 

@@ -40,8 +40,8 @@ impl Run {
         // Read before logging starts: a broken file is reported as by every other command.
         let (mut accepted, errors) = Accepted::at_start(context.config())?;
         accepted.config.datapath.debug_flag = self.debug_datapath;
-        self.log.start(env)?;
         agent::prepare_memory();
+        self.log.start(env)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

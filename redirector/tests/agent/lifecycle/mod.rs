@@ -11,3 +11,4 @@ mod restart;
 mod storm;
 mod supervised;
 mod unit;
+mod unread_log;

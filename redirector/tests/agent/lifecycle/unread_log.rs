@@ -1,0 +1,130 @@
+//! A log that nobody reads: the pipe at standard error is full.
+
+use std::{
+    io::{PipeReader, Read, Write},
+    process::Child,
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use testbed::{Executor, ExecutorOptions, Rig, customer::DnsServer, process::until};
+
+use crate::rig::{LIMIT, binary};
+
+/// What a new pipe holds.
+const PIPE: usize = 64 << 10;
+const LOG_LEVEL: &str = "redirector=debug,redirector::dns::queries=trace";
+
+/// Sends queries to the shim, which logs each.
+const QUERIES: &str = "\
+import socket
+query = b'\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\1a\\1b\\0\\0\\1\\0\\1'
+shim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(200): shim.sendto(query, ('169.254.20.53', 53))
+";
+
+struct Job {
+    agent: Child,
+    log: PipeReader,
+    executor: Executor,
+    _dns: DnsServer,
+    // Last, as the namespaces must outlive their users.
+    rig: Rig,
+}
+
+impl Job {
+    /// An agent whose standard error takes nothing.
+    fn new() -> Self {
+        let rig = Rig::new().unwrap();
+        let executor = rig.executor(ExecutorOptions::pod("job")).unwrap();
+        let dns = rig.customer.dns_server().unwrap();
+        let config = testbed::agent::documented_config().unwrap();
+        rig.node.sandbox().write(testbed::agent::CONFIG_PATH, &config).unwrap();
+        let (log, mut full) = std::io::pipe().unwrap();
+        full.write_all(&[b'\n'; PIPE]).unwrap();
+        let mut command = rig.node.command(binary());
+        command.args(["run", "--log-format", "json", "--log-level", LOG_LEVEL]).stderr(full);
+        let agent = command.spawn().unwrap();
+        let job = Self { agent, log, executor, _dns: dns, rig };
+        until("the agent to serve", LIMIT, || {
+            Ok(job.rig.node.cli(binary(), &["status"])?.status.success())
+        })
+        .unwrap();
+        job
+    }
+
+    fn cli(&self, arguments: &[&str]) {
+        self.rig.node.cli(binary(), arguments).unwrap().success().unwrap();
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let page = "curl -s --max-time 10 http://127.0.0.1:9464/metrics";
+        let page = self.rig.node.sandbox().run(page, LIMIT).unwrap().success().unwrap().stdout;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name}: {page}"))
+    }
+
+    fn dropped(&self) -> f64 {
+        self.metric("redirector_log_lines_dropped_total ")
+    }
+
+    fn terminate(&mut self) {
+        kill_process(Pid::from_child(&self.agent), Signal::TERM).unwrap();
+        assert!(self.agent.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let mut job = Job::new();
+    until("a line without room", LIMIT, || {
+        let mut queries = job.rig.node.command("/usr/bin/python3");
+        assert!(queries.args(["-c", QUERIES]).status()?.success());
+        Ok(job.dropped() > 0.0)
+    })
+    .unwrap();
+    for _ in 0..3 {
+        thread::sleep(Duration::from_secs(1));
+        assert!(job.metric("redirector_heartbeat_age_seconds ") < 2.0);
+    }
+    let _balancer = job.rig.customer.load_balancer(1).unwrap();
+    job.cli(&["route", "add", "added.company.net", "203.0.113.7", "--port", "8080"]);
+    let page = "curl -sS --max-time 10 http://added.company.net:8080/";
+    assert_eq!(job.executor.run(page, LIMIT).unwrap().success().unwrap().stdout, "lb1\n");
+
+    let mut log = job.log.try_clone().unwrap();
+    let log = thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    let mut dropped = 0.0;
+    until("room for the line of a reload", LIMIT, || {
+        dropped = job.dropped();
+        job.cli(&["reload"]);
+        Ok(job.dropped() == dropped)
+    })
+    .unwrap();
+    job.cli(&["route", "remove", "added.company.net"]);
+    job.terminate();
+    let log = log.join().unwrap();
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let lines: Vec<serde_json::Value> =
+        log.lines().filter(|line| !line.is_empty()).map(parse).collect();
+    let find = |text: &str| {
+        lines.iter().position(|line| line["message"].as_str().unwrap_or_default().contains(text))
+    };
+    let gap = find(&format!("{dropped} lines of the log dropped")).unwrap();
+    let has_route = |line: &serde_json::Value| line.to_string().contains("added.company.net");
+    assert!(find("query").is_some_and(|before| before < gap));
+    assert!(!lines[..gap].iter().any(has_route), "the gap is where the lines are missing");
+    assert!(lines[gap..].iter().any(has_route));
+    assert!(find("stopping").is_some_and(|last| last > gap));
+}
+
+#[test]
+fn an_agent_whose_log_nobody_reads_ends() {
+    let mut job = Job::new();
+    job.terminate();
+}
