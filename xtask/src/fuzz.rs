@@ -3,23 +3,21 @@
 //!
 //! `cargo fuzz` needs a nightly compiler for its sanitizers. The coverage, which finds new paths,
 //! works with any compiler; the fuzzed code has no `unsafe`, so memory errors need no sanitizer.
+//!
+//! Only the workspace's crates have coverage and assertions: the dependencies are compiled once,
+//! for the release build. A path in a dependency counts only if our code then does something else.
 
 use std::{fs, path::PathBuf, process::Command, thread};
 
 use anyhow::{Context as _, bail, ensure};
 use testbed::{capture, workspace};
 
-use crate::{arch::Arch, build_ebpf, progress::Step};
+use crate::{arch::Arch, build_ebpf, flags, progress::Step};
 
 const TARGETS: [&str; 9] =
     ["answer", "config", "hosts", "http", "import", "query", "reply", "request", "resolv_conf"];
 /// Time of all targets together as a stage of the tests, in seconds.
 const STAGE_SECONDS: u32 = 360;
-/// Flags for edge counters and the operands of comparisons, which guide libFuzzer.
-const COVERAGE: &str = "-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
-    -C llvm-args=-sanitizer-coverage-inline-8bit-counters \
-    -C llvm-args=-sanitizer-coverage-pc-table \
-    -C llvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -91,11 +89,16 @@ enum Budget {
 fn build() -> anyhow::Result<Command> {
     build_ebpf::ensure()?;
     let mut cargo = workspace::cargo();
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", COVERAGE);
-    cargo.args(["build", "--locked", "--profile", "fuzz", "--package", "redirector-fuzz"]);
-    // The target is explicit, so that RUSTFLAGS do not instrument build scripts.
+    cargo.args(["build", "--locked", "--release", "--package", "redirector-fuzz"]);
     cargo.args(["--features", "libfuzzer", "--bins", "--target", &Arch::HOST.target()]);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags::of_release()).env_remove("RUSTFLAGS");
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", compiler());
     Ok(cargo)
+}
+
+/// The compiler with coverage.
+fn compiler() -> PathBuf {
+    workspace::root().join("testing/fuzz/rustc")
 }
 
 /// Where the target's new inputs go.
@@ -107,7 +110,7 @@ fn corpus(target: &str) -> PathBuf {
 fn fuzzer(target: &str, budget: Budget) -> anyhow::Result<Command> {
     let found = corpus(target);
     fs::create_dir_all(&found).with_context(|| format!("failed to create {}", found.display()))?;
-    let program = workspace::target_dir().join(Arch::HOST.target()).join("fuzz").join(target);
+    let program = workspace::target_dir().join(Arch::HOST.target()).join("release").join(target);
     let seeds = workspace::root().join("testing/fuzz/seeds").join(target);
     let mut fuzzer = Command::new(program);
     fuzzer.arg(&found).arg(seeds).current_dir(&found);
@@ -127,4 +130,22 @@ fn advice(target: &str) -> String {
          testing/fuzz/seeds/{target}",
         corpus(target).display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_crates_for_the_target_have_coverage() {
+        let compiled = |arguments: &[&str]| {
+            let mut command = Command::new(compiler());
+            command.arg("echo").args(arguments);
+            capture::stdout(command).unwrap()
+        };
+        let instrumented = compiled(&["--crate-name", "redirector", "--target", "this"]);
+        assert!(instrumented.starts_with("--crate-name redirector --target this --cfg fuzzing"));
+        assert!(instrumented.contains("-C passes=sancov-module"), "{instrumented}");
+        assert_eq!(compiled(&["--crate-name", "build"]).trim_end(), "--crate-name build");
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every cargo command builds the same packages with the same flags, so the tree is compiled once
 //! for running and once for checking. The release builds have directories of their own, so cargo's
-//! lock does not make the background wait for the foreground.
+//! lock does not make the background wait for the foreground. The fuzz targets use the release's
+//! dependencies.
 
 use std::{fs, num::NonZero, process::Command, thread};
 
