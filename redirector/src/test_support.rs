@@ -1,7 +1,9 @@
-//! Pages of docs/reference that are generated: each has a part between two marks, which a test
-//! keeps equal to the code.
+//! What tests share: a disk that hangs, and generated pages of docs/reference, each of which has a
+//! part between two marks that a test keeps equal to the code.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::mpsc};
+
+use tokio::runtime::Builder;
 
 const BEGIN: &str = "<!-- generated: REDIRECTOR_BLESS=1 cargo test -p redirector reference -->\n";
 const END: &str = "<!-- end of what is generated -->\n";
@@ -26,5 +28,24 @@ pub(crate) fn assert_generated(page: &str, text: &str) {
             "{} is not what the code says: REDIRECTOR_BLESS=1 cargo test -p redirector reference",
             path.display()
         );
+    }
+}
+
+/// A disk that hangs: the only thread that may wait for one is busy.
+pub(crate) struct HangingDisk(mpsc::Sender<()>);
+
+impl HangingDisk {
+    /// Runs `test` with such a disk.
+    pub(crate) fn run(test: impl AsyncFnOnce(Self)) {
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let (disk, resumed) = mpsc::channel::<()>();
+        runtime.spawn_blocking(move || resumed.recv());
+        runtime.block_on(test(Self(disk)));
+    }
+
+    /// Lets it write.
+    pub(crate) fn resume(self) {
+        drop(self.0);
     }
 }

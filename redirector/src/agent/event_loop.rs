@@ -186,6 +186,7 @@ impl EventLoop {
     /// Ends what is under way.
     pub(crate) async fn shutdown(mut self) {
         self.pending.shutdown().await;
+        self.state.cluster_routes.shutdown().await;
         if let Some(follower) = self.state.reconciler.into_follower() {
             follower.shutdown().await;
         }

@@ -75,7 +75,7 @@ fn understand(value: &serde_json::Value, pool: &Pool) -> Result<Route, String> {
 }
 
 /// The slices on this node's disk, with which the agent starts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SliceCopy {
     path: PathBuf,
 }

@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use crate::{
     agent::{pods, state::reconciler::Reconciler},
+    atomic_file::FileError,
     backend::Freshness,
     cluster::{
         self, FIRST_SLICE, FailingRoute, MAX_REPORTED, NodeRoutes, RedirectNodeSpec,
@@ -39,8 +40,10 @@ pub(crate) struct ClusterRoutes {
     changed_at: Instant,
     /// Why the last ones could not be put in force.
     refused: Option<String>,
-    /// Whether the copy on disk is of these routes.
+    /// Whether the copy on disk is of these routes, or is being written.
     is_saved: bool,
+    /// The copy that is being written, beside the event loop: the disk may be slow.
+    saves: JoinSet<Result<(), FileError>>,
     /// The routes that were reported as failing: these are not waited for again.
     reported: BTreeSet<String>,
 }
@@ -65,6 +68,7 @@ impl ClusterRoutes {
             changed_at: Instant::now(),
             refused: None,
             is_saved: true,
+            saves: JoinSet::new(),
             reported: BTreeSet::new(),
         }
     }
@@ -120,24 +124,29 @@ impl ClusterRoutes {
         differs
     }
 
-    /// Writes the copy on disk, if it is of other routes. Retried every two seconds.
+    /// Begins to write the copy on disk, if it is of other routes and none is being written.
+    /// Retried every two seconds.
     fn save(&mut self) {
-        if self.is_saved || self.refused.is_some() {
+        while let Some(Ok(Err(error))) = self.saves.try_join_next() {
+            warn!("failed to keep a copy of the cluster's routes: {}", error_chain(&error));
+            self.is_saved = false;
+        }
+        if self.is_saved || self.refused.is_some() || !self.saves.is_empty() {
             return;
         }
         let Some(followed) = self.slices.as_ref().and_then(|slices| slices.borrow().clone()) else {
             return;
         };
-        let (slices, is_whole) = slices_of(&followed);
-        if !is_whole {
-            return;
+        if slices_of(&followed).1 {
+            let copy = self.copy.clone();
+            self.saves.spawn_blocking(move || copy.write(&slices_of(&followed).0));
+            self.is_saved = true;
         }
-        match self.copy.write(&slices) {
-            Ok(()) => self.is_saved = true,
-            Err(error) => {
-                warn!("failed to keep a copy of the cluster's routes: {}", error_chain(&error));
-            }
-        }
+    }
+
+    /// Waits for the copy that is being written.
+    pub(crate) async fn shutdown(&mut self) {
+        while self.saves.join_next().await.is_some() {}
     }
 
     /// Why a route of the cluster is not in force on this node.
@@ -204,4 +213,60 @@ impl ClusterRoutes {
 fn slices_of(followed: &Followed<RedirectRouteSliceSpec>) -> (Vec<&RedirectRouteSliceSpec>, bool) {
     let slices = followed.objects.values().map(Arc::as_ref).collect();
     (slices, followed.objects.contains_key(FIRST_SLICE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::HangingDisk;
+
+    fn slices(revision: i64) -> Option<Arc<Followed<RedirectRouteSliceSpec>>> {
+        let slice = RedirectRouteSliceSpec { revision, report_within_seconds: 1, routes: vec![] };
+        let objects = [(FIRST_SLICE.to_owned(), Arc::new(slice))].into();
+        Some(Arc::new(Followed { objects, error: None }))
+    }
+
+    #[test]
+    fn a_disk_that_hangs_delays_no_route_of_the_cluster() {
+        let folder = tempfile::tempdir().expect("a directory");
+        HangingDisk::run(async |disk| {
+            let mut routes = ClusterRoutes::open(folder.path(), &Pool::default());
+            let (sender, receiver) = watch::channel(None);
+            routes.slices = Some(receiver);
+            for revision in 1..=2 {
+                sender.send_replace(slices(revision));
+                routes.take(&Pool::default());
+                routes.save();
+            }
+            assert_eq!(routes.copy.read(), None, "it hangs");
+            disk.resume();
+            routes.shutdown().await;
+            routes.save();
+            routes.shutdown().await;
+            let copy = routes.copy.read().expect("a copy");
+            assert_eq!(copy.iter().map(|slice| slice.revision).collect::<Vec<_>>(), [2]);
+        });
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_fails_is_written_again() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("cluster-routes.json");
+        let mut routes = ClusterRoutes::open(folder.path(), &Pool::default());
+        let (_sender, receiver) = watch::channel(slices(1));
+        routes.slices = Some(receiver);
+        routes.is_saved = false;
+        std::fs::create_dir_all(path.join("in the way")).expect("a directory");
+        routes.save();
+        let failed = routes.saves.join_next().await.expect("a write").expect("an outcome");
+        assert!(failed.is_err());
+        routes.saves.spawn(std::future::ready(failed));
+        std::fs::remove_dir_all(&path).expect("removed");
+        while !path.is_file() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            routes.save();
+        }
+        routes.shutdown().await;
+        assert_eq!(routes.copy.read().map(|copy| copy.len()), Some(1));
+    }
 }
