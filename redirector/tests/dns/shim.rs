@@ -13,10 +13,11 @@ use tokio::{
     net::{TcpStream, UdpSocket},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     message::{bytes, parsed, query, reply},
-    running_shim::{RunningShim, TEST_TIMEOUT, framed, read, settings, source, unused},
+    running_shim::{RunningShim, TEST_TIMEOUT, framed, read, receive, settings, source, unused},
     scripted_upstream::{Action, ScriptedUpstream},
 };
 
@@ -293,6 +294,21 @@ async fn two_shims_cannot_share_an_address() {
         .await
         .expect_err("in use");
     assert!(matches!(error, BindError::InUse { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_shim_that_stops_answers_what_it_has_received() {
+    let bound = bind(&settings(&[unused()])).await.expect("bound");
+    let vip = Vip { v4: Ipv4Addr::new(198, 18, 0, 1), v6: None };
+    let name = "artifactory.internal.company.net".parse().expect("a source");
+    bound.publisher().publish(Zone::new([(name, vip)]));
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    client.connect(bound.local_addrs()[0]).await.expect("connected");
+    client.send(&source(RecordType::A)).await.expect("sent");
+    let stop = CancellationToken::new();
+    stop.cancel();
+    bound.serve(stop).await.expect("no error");
+    assert_eq!(parsed(&receive(&client).await).answers.len(), 1);
 }
 
 #[tokio::test]
