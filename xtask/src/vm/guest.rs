@@ -23,7 +23,7 @@ pub(super) fn program(arch: Arch) -> anyhow::Result<Vec<u8>> {
     let program = build::static_program(PROGRAM, Program::Binary(PROGRAM), arch, |command| {
         if arch != Arch::HOST {
             // Nothing is measured there, and all crates are compiled again for it.
-            command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+            command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
         }
     })?;
     let program =
