@@ -125,4 +125,13 @@ mod tests {
         assert_eq!(types[..2], [("A", 1), ("NS", 1)]);
         assert_eq!(types[TYPES.len()..], [("other", 65_536 - 9), ("unreadable", 2)]);
     }
+
+    #[test]
+    fn unknown_codes_of_upstreams_share_one_count() {
+        let stats = QueryStats::default();
+        let reply = |code: u8| [0, 1, 0x81, 0x80 | code, 0, 0, 0, 0, 0, 0, 0, 0];
+        (0..16).for_each(|code| stats.count_upstream_reply(&reply(code)));
+        let codes = stats.snapshot().codes;
+        assert_eq!(codes[4..], [("NOTIMP", 1), ("REFUSED", 1), ("other", 10)]);
+    }
 }
