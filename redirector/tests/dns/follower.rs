@@ -279,9 +279,7 @@ async fn a_confirmed_answer_wakes_no_subscriber() {
     let (rig, first) = FollowerRig::follow(&[upstream.address]).await;
     let mut updates = rig.follower.subscribe();
     updates.mark_unchanged();
-    while upstream.queries().len() < 6 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    upstream.wait_for(6).await;
     assert!(!updates.has_changed().expect("still running"));
     assert!(rig.now().resolved_at > first.resolved_at);
 }

@@ -542,9 +542,7 @@ async fn stopping_waits_for_forwarded_queries() {
     socket.connect(shim.address).await.expect("connected");
     let query = other_query();
     socket.send(&query).await.expect("sent");
-    while upstream.queries().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    upstream.wait_for(1).await;
     shim.stop().await;
     assert!(is_good(&receive(&socket).await, &query));
 }

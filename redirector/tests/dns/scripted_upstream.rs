@@ -10,7 +10,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinSet,
+    time::{sleep, timeout},
 };
+
+use crate::running_shim::TEST_TIMEOUT;
 
 /// One step of the upstream in response to a query.
 #[derive(Clone, Debug)]
@@ -81,6 +84,16 @@ impl ScriptedUpstream {
         Self::serve(udp, tcp, Arc::new(handler))
     }
 
+    /// Waits until so many queries have arrived.
+    pub(crate) async fn wait_for(&self, count: usize) {
+        let arrived = async {
+            while self.queries().len() < count {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(TEST_TIMEOUT, arrived).await.expect("the queries arrive");
+    }
+
     /// The queries so far.
     pub(crate) fn queries(&self) -> Vec<ReceivedQuery> {
         self.log.lock().expect("not poisoned").clone()
@@ -101,7 +114,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, handler: Handler, log: Arc<Mutex<Vec<
         tasks.spawn(async move {
             for action in actions {
                 match action {
-                    Action::Wait(time) => tokio::time::sleep(time).await,
+                    Action::Wait(time) => sleep(time).await,
                     Action::Send(bytes) => drop(socket.send_to(&bytes, from).await),
                     Action::Spoof(bytes) => {
                         let other = UdpSocket::bind("127.0.0.1:0").await.expect("a UDP port");
@@ -135,7 +148,7 @@ async fn serve_stream(
         log.lock().expect("not poisoned").push(received.clone());
         for action in handler(&received) {
             match action {
-                Action::Wait(time) => tokio::time::sleep(time).await,
+                Action::Wait(time) => sleep(time).await,
                 Action::Send(bytes) | Action::Spoof(bytes) => {
                     let len = u16::try_from(bytes.len()).expect("a DNS message");
                     drop(stream.write_all(&[&len.to_be_bytes(), &bytes[..]].concat()).await);

@@ -43,9 +43,7 @@ async fn queries_that_a_killed_shim_has_left_are_answered_once() {
     for query in &queries {
         client.send(query).await.expect("sent");
     }
-    while silent.queries().len() < 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    silent.wait_for(2).await;
     let settings = ShimSettings { listen: vec![address], ..settings(&[upstream.address]) };
     let mut second = adopt(&settings, inherited).await.expect("adopted");
     let vip = Vip { v4: [198, 18, 0, 9].into(), v6: None };
@@ -74,9 +72,7 @@ async fn a_shim_that_stops_leaves_no_queries() {
     let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     client.connect(address).await.expect("connected");
     client.send(&bytes(&query("elsewhere.example", RecordType::A))).await.expect("sent");
-    while silent.queries().is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    silent.wait_for(1).await;
     shim.stop().await;
     let answer = parsed(&receive(&client).await);
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "it answers itself");
