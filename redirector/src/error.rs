@@ -11,6 +11,16 @@ pub(crate) fn is_local_error(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
 }
 
+/// What a call says of a file; none if there is nothing to see. An error if this host lacks
+/// descriptors or memory: then it is unknown what there is, and nothing must be given up for it.
+pub(crate) fn known<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_local_error(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// An error with its causes on one line. A cause that the text before it already quotes is left
 /// out.
 pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {

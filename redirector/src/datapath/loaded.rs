@@ -358,11 +358,17 @@ impl Datapath {
 
     /// The interfaces with our programs that this or an earlier agent attached to, in ascending
     /// order. The caller detaches those that it does not want.
-    pub fn pinned_interfaces(&self) -> Vec<u32> {
+    ///
+    /// # Errors
+    ///
+    /// If it is unknown which they are.
+    pub fn pinned_interfaces(&self) -> Result<Vec<u32>, DatapathError> {
         let versions = self.links.versions();
         let all = std::iter::once(versions.ours).chain(versions.older);
-        let indices: BTreeSet<u32> = all.flat_map(Pins::interfaces).collect();
-        indices.into_iter().collect()
+        let mut indices = all.map(Pins::interfaces).collect::<Result<Vec<_>, _>>()?.concat();
+        indices.sort_unstable();
+        indices.dedup();
+        Ok(indices)
     }
 
     /// The interfaces that this agent attached to.
@@ -407,7 +413,7 @@ impl Datapath {
             return Ok(());
         }
         // At the start, most interfaces are known by their pins only.
-        let pinned = self.pinned_interfaces().into_iter().map(|index| (index, 0));
+        let pinned = self.pinned_interfaces()?.into_iter().map(|index| (index, 0));
         let guests = pinned.chain(self.interfaces.guests()).collect();
         let expired = self.flow_expiry.step(&guests, now_ns)?;
         let mut of_routes = expired.by_route.into_iter();

@@ -224,7 +224,7 @@ fn search(folder: &Path, pid: u32) -> Option<PathBuf> {
         if holds(&folder, pid) {
             return Some(folder);
         }
-        open.extend(datapath::subfolders(&folder));
+        open.extend(datapath::subfolders(&folder).unwrap_or_default());
     }
     None
 }

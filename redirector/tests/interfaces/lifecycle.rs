@@ -36,7 +36,7 @@ fn a_restarted_agent_adopts_and_keeps_what_was_counted() {
         bed.count_flows(index, 3);
         let before = bed.order(index);
         bed.reopen(&Version::own());
-        assert_eq!(bed.run(|datapath| datapath.pinned_interfaces()), [index]);
+        assert_eq!(bed.run(|datapath| datapath.pinned_interfaces().unwrap()), [index]);
         bed.attach_guest("guest", index);
         let after = bed.order(index);
         // The links or filters are the same; their programs are new.
@@ -55,7 +55,7 @@ fn an_upgrade_swaps_the_programs_and_moves_the_pins() {
         bed.count_flows(index, 3);
         let newer = Version { abi: abi::ABI + 1, ..Version::own() };
         bed.reopen(&newer);
-        assert_eq!(bed.run(|datapath| datapath.pinned_interfaces()), [index]);
+        assert_eq!(bed.run(|datapath| datapath.pinned_interfaces().unwrap()), [index]);
         bed.attach_guest("guest", index);
         assert_eq!(bed.order(index).len(), 2, "{:?}", bed.order(index));
         assert_eq!(bed.counted_flows(index), Some(3));

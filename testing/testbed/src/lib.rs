@@ -49,8 +49,8 @@ pub use agent::{Agent, AgentOptions};
 pub use customer::Customer;
 pub use executor::{Executor, ExecutorOptions, Network};
 pub use isolation::{
-    cleanup::interrupted, isolated_netns::IsolatedNetns, mounts::ResolvConf,
-    namespaces::Namespaces, sandbox::Sandbox, scope::leftovers,
+    cleanup::interrupted, descriptors::without_descriptors, isolated_netns::IsolatedNetns,
+    mounts::ResolvConf, namespaces::Namespaces, sandbox::Sandbox, scope::leftovers,
 };
 pub use node::Node;
 pub use rig::Rig;

@@ -268,8 +268,11 @@ impl InterfaceManager {
             Ok(surroundings) => surroundings,
             Err(error) => return self.report(format!("failed to list the interfaces: {error}")),
         };
+        let pinned = match datapath.pinned_interfaces() {
+            Ok(pinned) => pinned,
+            Err(error) => return self.report(error_chain(&error)),
+        };
         let known = self.surroundings.links.keys().copied();
-        let pinned = datapath.pinned_interfaces();
         let is_gone = |index: &u32| !surroundings.links.contains_key(index);
         self.gone.extend(known.chain(pinned).filter(is_gone));
         self.surroundings = surroundings;

@@ -155,9 +155,9 @@ impl AttachManager {
         scope: Scope<'_>,
     ) -> Result<Vec<Cgroup>, DatapathError> {
         let Scope { attach, pods } = scope;
-        let mut watched = datapath::watched_dirs(&datapath::cgroup2_mount()?, &attach.cgroups);
+        let mut watched = datapath::watched_dirs(&datapath::cgroup2_mount()?, &attach.cgroups)?;
         if pods.is_known() {
-            watched.extend(datapath::pod_parents(&attach.cgroups));
+            watched.extend(datapath::pod_parents(&attach.cgroups)?);
         }
         self.watch.follow(&watched);
         let earlier = || datapath.attachments().iter().map(|at| at.id).collect();

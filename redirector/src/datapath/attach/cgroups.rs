@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -25,6 +25,7 @@ use crate::{
         maps::name_cgroups::NameCgroup,
         status::Attachment,
     },
+    error::known,
 };
 
 /// `statfs` magic of cgroup2 (linux/magic.h).
@@ -43,10 +44,19 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    fn at(path: &Path) -> Option<Self> {
-        let is_cgroup = rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC);
-        let metadata = fs::metadata(path).ok().filter(|metadata| is_cgroup && metadata.is_dir())?;
-        Some(Self { path: path.to_owned(), id: metadata.ino() })
+    /// The cgroup at `path`, if one is there.
+    fn at(path: &Path) -> io::Result<Option<Self>> {
+        let stat = known(rustix::fs::statfs(path).map_err(io::Error::from))?;
+        if stat.is_none_or(|stat| stat.f_type != CGROUP2_MAGIC) {
+            return Ok(None);
+        }
+        let metadata = known(fs::metadata(path))?.filter(fs::Metadata::is_dir);
+        Ok(metadata.map(|metadata| Self { path: path.to_owned(), id: metadata.ino() }))
+    }
+
+    /// Those of `paths` that are cgroups.
+    fn among(paths: &[PathBuf]) -> io::Result<Vec<Self>> {
+        paths.iter().filter_map(|path| Self::at(path).transpose()).collect()
     }
 
     /// Whether it still exists; another cgroup may have its path.
@@ -61,10 +71,9 @@ impl Cgroup {
 ///
 /// # Errors
 ///
-/// [`DatapathError::NoCgroup2`] if none is mounted.
+/// [`DatapathError::NoCgroup2`] if none is mounted, or that it is unknown.
 pub fn cgroup2_mount() -> Result<PathBuf, DatapathError> {
-    let usable: Vec<Cgroup> =
-        cgroup2_mount_points(&mounts()?).iter().filter_map(|path| Cgroup::at(path)).collect();
+    let usable = Cgroup::among(&cgroup2_mount_points(&mounts()?)).map_err(unknown)?;
     let root = usable.iter().find(|cgroup| cgroup.id == ROOT_INODE).or(usable.first());
     root.map(|cgroup| cgroup.path.clone()).ok_or(DatapathError::NoCgroup2)
 }
@@ -202,7 +211,8 @@ pub type PodFilter<'a> = dyn Fn(&str) -> bool + 'a;
 ///
 /// # Errors
 ///
-/// [`DatapathError::NoCgroup2`], or [`DatapathError::Cgroup`] for an invalid pattern.
+/// [`DatapathError::NoCgroup2`]; [`DatapathError::Cgroup`] for an invalid pattern; that it is
+/// unknown which cgroups there are, since this host lacks descriptors or memory.
 pub fn cgroups_beside(
     specs: &[CgroupSpec],
     attached: &[u64],
@@ -213,10 +223,10 @@ pub fn cgroups_beside(
     let mut found = BTreeMap::new();
     for spec in specs {
         let cgroups = match spec {
-            CgroupSpec::Auto => auto(&mount, attached, pods),
-            CgroupSpec::Preset(preset) => {
-                narrowed(*preset, of_preset(&mount, *preset, attached), pods)
-            }
+            CgroupSpec::Auto => auto(&mount, attached, pods).map_err(unknown)?,
+            CgroupSpec::Preset(preset) => of_preset(&mount, *preset, attached)
+                .and_then(|cgroups| narrowed(*preset, cgroups, pods))
+                .map_err(unknown)?,
             CgroupSpec::Pattern(pattern) => {
                 let cgroups = matching(&mount, pattern)?;
                 let is_missing = cgroups.is_empty() && is_path(&mount, pattern);
@@ -234,25 +244,41 @@ pub fn cgroups_beside(
     Ok(Matches { cgroups, missing })
 }
 
-/// The cgroups of the presets that exist here.
+/// An error that leaves open which cgroups there are.
+fn unknown(error: io::Error) -> DatapathError {
+    DatapathError::call("list the cgroups", error)
+}
+
+/// The cgroups of the presets that exist here, as far as they are known.
 pub fn preset_cgroups() -> Vec<(Preset, Cgroup)> {
     let Ok(mount) = cgroup2_mount() else { return Vec::new() };
-    let of = |preset| of_preset(&mount, preset, &[]).into_iter().map(move |at| (preset, at));
+    let of = |preset| {
+        let cgroups = of_preset(&mount, preset, &[]).unwrap_or_default();
+        cgroups.into_iter().map(move |at| (preset, at))
+    };
     Preset::ALL.into_iter().flat_map(of).collect()
 }
 
 /// The directories in which a created or removed cgroup can change what `specs` match: those that a
 /// prefix of a pattern matches.
-pub fn watched_dirs(mount: &Path, specs: &[CgroupSpec]) -> BTreeSet<PathBuf> {
+///
+/// # Errors
+///
+/// If it is unknown which there are.
+pub fn watched_dirs(
+    mount: &Path,
+    specs: &[CgroupSpec],
+) -> Result<BTreeSet<PathBuf>, DatapathError> {
     let patterns = specs.iter().flat_map(|spec| match spec {
         CgroupSpec::Auto => Preset::ALL.into_iter().flat_map(presets::globs).collect(),
         CgroupSpec::Preset(preset) => presets::globs(*preset).collect::<Vec<_>>(),
         CgroupSpec::Pattern(pattern) => below(mount, pattern).into_iter().collect(),
     });
-    patterns
-        .flat_map(|pattern| prefixes(pattern.trim_matches('/')))
-        .flat_map(|prefix| expand(mount, prefix))
-        .collect()
+    let mut watched = BTreeSet::new();
+    for prefix in patterns.flat_map(|pattern| prefixes(pattern.trim_matches('/'))) {
+        watched.extend(expand(mount, prefix).map_err(unknown)?);
+    }
+    Ok(watched)
 }
 
 /// The prefixes of `a/b/c` are the empty one, `a` and `a/b`.
@@ -261,38 +287,58 @@ fn prefixes(pattern: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The cgroups of every preset; if there are none, the root.
-fn auto(mount: &Path, attached: &[u64], pods: Option<&PodFilter<'_>>) -> Vec<Cgroup> {
-    let found = Preset::ALL.map(|preset| (preset, of_preset(mount, preset, attached)));
-    if found.iter().all(|(_, cgroups)| cgroups.is_empty()) {
-        return Cgroup::at(mount).into_iter().collect();
+fn auto(mount: &Path, attached: &[u64], pods: Option<&PodFilter<'_>>) -> io::Result<Vec<Cgroup>> {
+    let mut is_any = false;
+    let mut cgroups = Vec::new();
+    for preset in Preset::ALL {
+        let found = of_preset(mount, preset, attached)?;
+        is_any |= !found.is_empty();
+        cgroups.extend(narrowed(preset, found, pods)?);
     }
-    found.into_iter().flat_map(|(preset, found)| narrowed(preset, found, pods)).collect()
+    if is_any { Ok(cgroups) } else { Ok(Cgroup::at(mount)?.into_iter().collect()) }
 }
 
 /// Of the kubelet's cgroups, those of the wanted pods.
-fn narrowed(preset: Preset, cgroups: Vec<Cgroup>, pods: Option<&PodFilter<'_>>) -> Vec<Cgroup> {
-    let Some(is_wanted) = pods.filter(|_| preset == Preset::Kubernetes) else { return cgroups };
-    let below = cgroups.iter().flat_map(|cgroup| PodCgroups::below(&cgroup.path).pods);
-    below.filter(|(uid, _)| is_wanted(uid)).filter_map(|(_, path)| Cgroup::at(&path)).collect()
+fn narrowed(
+    preset: Preset,
+    cgroups: Vec<Cgroup>,
+    pods: Option<&PodFilter<'_>>,
+) -> io::Result<Vec<Cgroup>> {
+    let Some(is_wanted) = pods.filter(|_| preset == Preset::Kubernetes) else {
+        return Ok(cgroups);
+    };
+    let mut wanted = Vec::new();
+    for cgroup in cgroups {
+        let below = PodCgroups::below(&cgroup.path)?.pods.into_iter();
+        wanted.extend(below.filter(|(uid, _)| is_wanted(uid)).map(|(_, path)| path));
+    }
+    Cgroup::among(&wanted)
 }
 
 /// The directories in which pods' cgroups appear.
-pub fn pod_parents(specs: &[CgroupSpec]) -> Vec<PathBuf> {
+///
+/// # Errors
+///
+/// If it is unknown which there are.
+pub fn pod_parents(specs: &[CgroupSpec]) -> Result<Vec<PathBuf>, DatapathError> {
     let is_pods = |spec: &CgroupSpec| {
         matches!(spec, CgroupSpec::Auto | CgroupSpec::Preset(Preset::Kubernetes))
     };
-    let Ok(mount) = cgroup2_mount() else { return Vec::new() };
     if !specs.iter().any(is_pods) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let kubelets = of_preset(&mount, Preset::Kubernetes, &[]);
-    kubelets.iter().flat_map(|cgroup| PodCgroups::below(&cgroup.path).parents).collect()
+    let mut parents = Vec::new();
+    let kubelets = of_preset(&cgroup2_mount()?, Preset::Kubernetes, &[]).map_err(unknown)?;
+    for kubelet in kubelets {
+        parents.extend(PodCgroups::below(&kubelet.path).map_err(unknown)?.parents);
+    }
+    Ok(parents)
 }
 
-fn of_preset(mount: &Path, preset: Preset, attached: &[u64]) -> Vec<Cgroup> {
-    let stays = |path: &Path| Cgroup::at(path).is_some_and(|cgroup| attached.contains(&cgroup.id));
-    let paths = presets::cgroups(preset, mount, &stays);
-    paths.iter().filter_map(|path| Cgroup::at(path)).collect()
+fn of_preset(mount: &Path, preset: Preset, attached: &[u64]) -> io::Result<Vec<Cgroup>> {
+    let stays =
+        |path: &Path| Ok(Cgroup::at(path)?.is_some_and(|cgroup| attached.contains(&cgroup.id)));
+    Cgroup::among(&presets::cgroups(preset, mount, &stays)?)
 }
 
 fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
@@ -304,7 +350,7 @@ fn matching(mount: &Path, pattern: &str) -> Result<Vec<Cgroup>, DatapathError> {
     if let Err(error) = glob::Pattern::new(below) {
         return Err(problem(format!("is not a glob: {error}")));
     }
-    Ok(expand(mount, below).iter().filter_map(|path| Cgroup::at(path)).collect())
+    expand(mount, below).and_then(|paths| Cgroup::among(&paths)).map_err(unknown)
 }
 
 /// Whether it is a path, which names one cgroup, and not a glob.
@@ -320,7 +366,7 @@ fn below<'a>(mount: &Path, pattern: &'a str) -> Option<&'a str> {
     }
 }
 
-/// The path of every cgroup, by ID.
+/// The path of every cgroup, by ID, as far as they are known.
 pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
     let mut paths = HashMap::new();
     let Ok(mount) = cgroup2_mount() else { return paths };
@@ -329,7 +375,7 @@ pub fn cgroup_paths() -> HashMap<u64, PathBuf> {
         if let Ok(metadata) = fs::metadata(&folder) {
             paths.insert(metadata.ino(), folder.clone());
         }
-        open.extend(subfolders(&folder));
+        open.extend(subfolders(&folder).unwrap_or_default());
     }
     paths
 }
@@ -373,7 +419,8 @@ mod tests {
             fs::create_dir_all(mount.path().join(folder)).expect("made");
         }
         let decide = |pattern: &str| {
-            let folders = watched_dirs(mount.path(), &[CgroupSpec::Pattern(pattern.into())]);
+            let specs = [CgroupSpec::Pattern(pattern.into())];
+            let folders = watched_dirs(mount.path(), &specs).expect("known");
             let below = |path: &PathBuf| {
                 path.strip_prefix(mount.path()).expect("below").display().to_string()
             };
@@ -384,7 +431,7 @@ mod tests {
         assert_eq!(decide(mount.path().join("a/x/*").to_str().expect("UTF-8")), ["", "a", "a/x"]);
         assert_eq!(decide("a/**/job"), ["", "a", "a/x", "a/x/deep", "a/y"]);
         assert_eq!(decide("missing/*"), [""]);
-        let all = watched_dirs(mount.path(), &[CgroupSpec::Auto]);
+        let all = watched_dirs(mount.path(), &[CgroupSpec::Auto]).expect("known");
         let here = ["", "a", "b"].map(|folder| mount.path().join(folder));
         assert_eq!(all, BTreeSet::from(here), "kind's pods are one level deeper");
     }

@@ -134,7 +134,7 @@ impl Links {
         for old in self.older.clone() {
             let Some(state) = self.kept(&old) else { continue };
             let age = Duration::from_nanos(sys::monotonic_ns().saturating_sub(state.heartbeat_ns));
-            if age < max_age || !old.interfaces().is_empty() {
+            if age < max_age || !old.interfaces()?.is_empty() {
                 continue;
             }
             old.remove()?;
@@ -335,9 +335,11 @@ impl Links {
             return Ok(());
         }
         for old in std::mem::take(&mut self.older) {
-            let in_use = !old.interfaces().is_empty() || self.kept(&old).is_some();
-            let removed = if in_use { Ok(()) } else { old.remove().map(drop) };
-            if in_use || removed.is_err() {
+            let removed = old.interfaces().and_then(|interfaces| {
+                let in_use = !interfaces.is_empty() || self.kept(&old).is_some();
+                if in_use { Ok(false) } else { old.remove().map(|_| true) }
+            });
+            if !matches!(removed, Ok(true)) {
                 self.older.push(old);
             }
             removed?;

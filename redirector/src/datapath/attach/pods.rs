@@ -1,6 +1,9 @@
 //! The cgroups of single pods below those that the kubelet makes for all.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::datapath::attach::globs::subfolders;
 
@@ -27,20 +30,24 @@ pub(super) struct PodCgroups {
 }
 
 impl PodCgroups {
-    pub(super) fn below(kubelet: &Path) -> Self {
+    /// # Errors
+    ///
+    /// If it is unknown which there are.
+    pub(super) fn below(kubelet: &Path) -> io::Result<Self> {
         let mut found = Self::default();
         let mut level = vec![kubelet.to_owned()];
         for _ in 0..LEVELS {
-            let folders: Vec<_> = level.iter().flat_map(|parent| subfolders(parent)).collect();
+            let folders: Vec<_> =
+                level.iter().map(|at| subfolders(at)).collect::<Result<_, _>>()?;
             found.parents.append(&mut level);
-            for folder in folders {
+            for folder in folders.into_iter().flatten() {
                 match folder.file_name().and_then(|name| pod_uid(&name.to_string_lossy())) {
                     Some(uid) => found.pods.push((uid, folder)),
                     None => level.push(folder),
                 }
             }
         }
-        found
+        Ok(found)
     }
 }
 
@@ -67,12 +74,13 @@ mod tests {
         ] {
             fs::create_dir_all(mount.path().join(folder)).expect("made");
         }
-        let cgroupfs = PodCgroups::below(&mount.path().join("kubepods"));
+        let below = |kubelet| PodCgroups::below(&mount.path().join(kubelet)).expect("known");
+        let cgroupfs = below("kubepods");
         assert_eq!((cgroupfs.pods.len(), cgroupfs.parents.len()), (2, 3));
-        let systemd = PodCgroups::below(&mount.path().join("kubepods.slice"));
+        let systemd = below("kubepods.slice");
         assert_eq!((systemd.pods.len(), systemd.parents.len()), (2, 2));
         assert!(cgroupfs.pods.iter().chain(&systemd.pods).all(|(uid, _)| uid == UID));
-        assert!(PodCgroups::below(&mount.path().join("none")).pods.is_empty());
+        assert!(below("none").pods.is_empty());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Which cgroups a preset of `attach.cgroups` attaches to: fixed parents of what comes and goes, so
 //! that a job is covered from its first connect.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{config::Preset, datapath::attach::globs::expand};
 
@@ -121,17 +124,34 @@ pub(super) fn globs(preset: Preset) -> impl Iterator<Item = &'static str> {
 
 /// The directories that a preset attaches to now. Those that `stays` holds for are used even if
 /// their product has no container at the moment.
-pub(super) fn cgroups(preset: Preset, mount: &Path, stays: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
+///
+/// # Errors
+///
+/// If it is unknown which there are.
+pub(super) fn cgroups(
+    preset: Preset,
+    mount: &Path,
+    stays: &dyn Fn(&Path) -> io::Result<bool>,
+) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for place in places(preset) {
-        let shown = |cgroup: &Path| {
-            let below = |glob: &&str| expand(mount, glob).iter().any(|at| at.starts_with(cgroup));
-            place.shown_by.is_empty() || place.shown_by.iter().any(below)
-        };
-        let here = expand(mount, place.cgroup);
-        found.extend(here.into_iter().filter(|cgroup| stays(cgroup) || shown(cgroup)));
+        for cgroup in expand(mount, place.cgroup)? {
+            if stays(&cgroup)? || is_shown(place, mount, &cgroup)? {
+                found.push(cgroup);
+            }
+        }
     }
-    found
+    Ok(found)
+}
+
+/// Whether the place's product uses this match of its glob.
+fn is_shown(place: &Place, mount: &Path, cgroup: &Path) -> io::Result<bool> {
+    for glob in place.shown_by {
+        if expand(mount, glob)?.iter().any(|at| at.starts_with(cgroup)) {
+            return Ok(true);
+        }
+    }
+    Ok(place.shown_by.is_empty())
 }
 
 #[cfg(test)]
@@ -149,10 +169,10 @@ mod tests {
         let below = |path: &Path| {
             path.strip_prefix(mount.path()).expect("below").to_str().expect("UTF-8").to_owned()
         };
-        let stays = |path: &Path| stays.contains(&below(path).as_str());
+        let stays = |path: &Path| Ok(stays.contains(&below(path).as_str()));
         Preset::ALL
             .into_iter()
-            .map(|preset| (preset.as_str(), cgroups(preset, mount.path(), &stays)))
+            .map(|preset| (preset.as_str(), cgroups(preset, mount.path(), &stays).expect("known")))
             .filter(|(_, found)| !found.is_empty())
             .map(|(preset, found)| (preset, found.iter().map(|path| below(path)).collect()))
             .collect()

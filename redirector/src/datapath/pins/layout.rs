@@ -17,9 +17,12 @@ use redirector_common::{
 };
 use tracing::debug;
 
-use crate::datapath::{
-    error::{self, DatapathError},
-    sys,
+use crate::{
+    datapath::{
+        error::{self, DatapathError},
+        sys,
+    },
+    error::known,
 };
 
 /// `statfs` magic of a bpf file system (linux/magic.h).
@@ -187,11 +190,17 @@ impl Pins {
     }
 
     /// The indices of the interfaces that programs are attached to, in ascending order.
-    pub(crate) fn interfaces(&self) -> Vec<u32> {
-        let names = names_in(&self.interfaces_dir());
+    ///
+    /// # Errors
+    ///
+    /// If it is unknown which they are.
+    pub(crate) fn interfaces(&self) -> Result<Vec<u32>, DatapathError> {
+        let folder = self.interfaces_dir();
+        let names = known_names_in(&folder)
+            .map_err(|error| DatapathError::call(format!("list {}", folder.display()), error))?;
         let mut indices: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
         indices.sort_unstable();
-        indices
+        Ok(indices)
     }
 
     /// Whether anything of this version is pinned. A directory that may not be read is an error,
@@ -345,11 +354,16 @@ pub(crate) fn is_bpffs(path: &Path) -> bool {
 
 /// The names in a directory, sorted; empty if there is no such directory.
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    known_names_in(folder).unwrap_or_default()
+}
+
+/// As [`names_in`], with an error if it is unknown what is there.
+fn known_names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = known(fs::read_dir(folder))?.into_iter().flatten();
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
-    names
+    Ok(names)
 }
 
 /// Creates a directory of pins.

@@ -35,7 +35,8 @@ pub(super) fn clsact(fixture: &mut PacketFixture) -> Result<()> {
     let indices: Vec<u32> =
         datapath.interface_attachments().iter().map(|attachment| attachment.index).collect();
     datapath.detach_interfaces(&indices)?;
-    ensure!(datapath.pinned_interfaces().is_empty(), "{:?}", datapath.pinned_interfaces());
+    let pinned = datapath.pinned_interfaces()?;
+    ensure!(pinned.is_empty(), "{pinned:?}");
     expect_untouched(GUEST, RESOLVER.into(), published().0)?;
     datapath.force_clsact();
     fixture.attach_interfaces()?;

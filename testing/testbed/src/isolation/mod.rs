@@ -2,6 +2,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod cleanup;
+pub(crate) mod descriptors;
 pub(crate) mod isolated_netns;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

@@ -27,7 +27,7 @@ pub(crate) fn attachments(versions: &[Pins]) -> Vec<InterfaceAttachment> {
     let mut found = Vec::new();
     for pins in versions {
         let map = open_pinned_hash::<u32, Interface>(pins, names::INTERFACES).ok();
-        for index in pins.interfaces() {
+        for index in pins.interfaces().unwrap_or_default() {
             let element = map.as_ref().and_then(|map| elements::read(map, index).ok().flatten());
             found.extend(attachment(pins, index, element, &mut socket));
         }

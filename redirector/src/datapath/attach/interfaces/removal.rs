@@ -157,7 +157,7 @@ impl<'p> InterfacePins<'p> {
 pub(crate) fn detach_all(versions: &[Pins]) -> Result<(usize, usize), DatapathError> {
     let (mut interfaces, mut programs, mut socket) = (0, 0, None);
     for pins in versions {
-        for index in pins.interfaces() {
+        for index in pins.interfaces()? {
             programs += InterfacePins::new(pins, index).detach(&mut socket)?;
             interfaces += 1;
         }
