@@ -11,8 +11,8 @@ pub(crate) fn is_local_error(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
 }
 
-/// What a call says of a file; none if there is nothing to see. An error if this host lacks
-/// descriptors or memory: then it is unknown what there is, and nothing must be given up for it.
+/// What a call has found; none if there is nothing. An error if this host lacks descriptors or
+/// memory: then it is unknown what there is, and nothing must be given up for it.
 pub(crate) fn known<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

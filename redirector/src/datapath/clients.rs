@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use redirector_common::backend::Witness;
 
 use crate::datapath::{
-    attach::cgroups::{cgroup_paths, cgroup2_mount},
+    attach::hierarchy::{cgroup_paths, cgroup2_mount},
     attach::interfaces::pinned::name_of,
 };
 

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use crate::{
     datapath::{
         attach::{
-            cgroups::Cgroup,
+            hierarchy::Cgroup,
             interfaces::{
                 attacher::Interfaces,
                 target::{

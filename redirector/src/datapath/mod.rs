@@ -10,6 +10,7 @@
 //! | `load/decision_log` | reading what the programs log |
 //! | `load/copying_programs` | choosing the packet programs that need no direct access |
 //! | `load/strip_helper` | removing calls of a helper that this kernel lacks |
+//! | `attach/hierarchy` | the cgroup2 hierarchy: where it is mounted, its cgroups and levels |
 //! | `attach/cgroups` | finding the cgroups to attach to |
 //! | `attach/held` | descriptors that keep links and maps in force without their pins |
 //! | `attach/intact` | directories of pins that need no healing |
@@ -71,10 +72,10 @@ pub const FORMER_POOL_TIME: std::time::Duration = std::time::Duration::from_hour
 
 pub use attach::{
     cgroups::{
-        Cgroup, Matches, PodFilter, cgroup_paths, cgroup2_mount, cgroups, cgroups_beside,
-        is_confined, name_cgroups, pod_parents, preset_cgroups, watched_dirs,
+        Matches, PodFilter, cgroups, cgroups_beside, pod_parents, preset_cgroups, watched_dirs,
     },
     globs::subfolders,
+    hierarchy::{Cgroup, cgroup_paths, cgroup2_mount, is_confined, name_cgroups},
     interfaces::target::{
         InterfaceAttachment, InterfaceFailure, InterfaceFinding, InterfaceRole, InterfaceTarget,
         TcHook,

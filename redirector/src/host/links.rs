@@ -14,7 +14,7 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 
-use crate::{error::is_local_error, net::route_socket::RouteSocket};
+use crate::{error::known, net::route_socket::RouteSocket};
 
 /// Public addresses whose routes are looked up; no packet is sent.
 const PUBLIC_ADDRESSES: [IpAddr; 2] = [
@@ -132,13 +132,11 @@ pub fn uplinks() -> io::Result<BTreeSet<u32>> {
 pub(super) fn list_uplinks(socket: &mut RouteSocket) -> io::Result<BTreeSet<u32>> {
     let mut uplinks = BTreeSet::new();
     for address in PUBLIC_ADDRESSES {
-        match socket.get(route_request(address)) {
-            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => {
-                uplinks.extend(output_interface(&route));
-            }
-            Err(error) if is_local_error(&error) => return Err(error),
-            // Without a route the kernel answers an error.
-            Ok(_) | Err(_) => {}
+        // Without a route the kernel answers an error.
+        if let Some(Some(RouteNetlinkMessage::NewRoute(route))) =
+            known(socket.get(route_request(address)))?
+        {
+            uplinks.extend(output_interface(&route));
         }
     }
     Ok(uplinks)

@@ -21,8 +21,8 @@ use tracing::debug;
 use crate::{
     datapath::{
         attach::{
-            cgroups::{Cgroup, cgroup_paths},
             held::{self, Held},
+            hierarchy::{Cgroup, cgroup_paths},
             intact::{Intact, PinDir},
             interfaces::attacher::Versions,
         },

@@ -3,6 +3,7 @@
 pub(crate) mod cgroups;
 pub(crate) mod globs;
 pub(crate) mod held;
+pub(crate) mod hierarchy;
 mod intact;
 pub(crate) mod interfaces;
 pub(crate) mod links;

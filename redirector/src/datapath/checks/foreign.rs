@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     datapath::{
         attach::{
-            cgroups::cgroup2_mount,
+            hierarchy::cgroup2_mount,
             interfaces::neighbours::{self, Neighbour},
         },
         error::{self, DatapathError},

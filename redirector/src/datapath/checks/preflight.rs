@@ -7,7 +7,10 @@ use aya::{maps::MapType, sys::is_map_supported};
 use crate::{
     config::CgroupSpec,
     datapath::{
-        attach::cgroups::{Cgroup, cgroup2_mount, cgroups, is_confined, mounts},
+        attach::{
+            cgroups::cgroups,
+            hierarchy::{Cgroup, cgroup2_mount, is_confined, mounts},
+        },
         checks::{
             check::Check,
             debug_log::debug_log,

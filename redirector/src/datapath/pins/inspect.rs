@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datapath::{
     attach::{
-        cgroups::cgroup_paths,
+        hierarchy::cgroup_paths,
         interfaces::{pinned, removal, target::InterfaceAttachment},
         links,
     },
