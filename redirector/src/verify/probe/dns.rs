@@ -156,7 +156,7 @@ fn exchange(server: SocketAddr, id: u16, query: &[u8], timeout: Duration) -> io:
             match socket.recv(&mut buffer) {
                 Ok(length) => match Message::from_vec(&buffer[..length]) {
                     Ok(reply) if reply.metadata.id == id && reply.metadata.truncation => {
-                        return over_tcp(server, query, timeout);
+                        return over_tcp(server, query, deadline);
                     }
                     Ok(reply) if reply.metadata.id == id => return Ok(reply),
                     _ => {}
@@ -176,14 +176,65 @@ fn exchange(server: SocketAddr, id: u16, query: &[u8], timeout: Duration) -> io:
     Err(io::ErrorKind::TimedOut.into())
 }
 
-fn over_tcp(server: SocketAddr, query: &[u8], timeout: Duration) -> io::Result<Message> {
-    let mut stream = TcpStream::connect_timeout(&server, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
+fn over_tcp(server: SocketAddr, query: &[u8], deadline: Instant) -> io::Result<Message> {
+    let mut stream = TcpStream::connect_timeout(&server, time_until(deadline)?)?;
+    stream.set_write_timeout(Some(time_until(deadline)?))?;
     let length = u16::try_from(query.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), query].concat())?;
     let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
+    read_until(&mut stream, &mut length, deadline)?;
     let mut reply = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut reply)?;
+    read_until(&mut stream, &mut reply, deadline)?;
     Message::from_vec(&reply).map_err(io::Error::other)
+}
+
+/// Fills the buffer before the deadline, also from a server that sends a byte at a time.
+fn read_until(stream: &mut TcpStream, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+    while !buffer.is_empty() {
+        stream.set_read_timeout(Some(time_until(deadline)?))?;
+        let length = stream.read(buffer)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[length..];
+    }
+    Ok(())
+}
+
+fn time_until(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_trickling_nameserver_has_the_timeout_of_one_step() {
+        let listener = TcpListener::bind("127.83.1.1:0").expect("a listener");
+        let server = listener.local_addr().expect("its address");
+        let udp = UdpSocket::bind(server).expect("the same port");
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            let (length, client) = udp.recv_from(&mut query).expect("a query");
+            let mut reply = Message::from_vec(&query[..length]).expect("a message");
+            reply.metadata.truncation = true;
+            udp.send_to(&reply.to_vec().expect("encoded"), client).expect("sent");
+            let (mut stream, _) = listener.accept().expect("the query over TCP");
+            stream.write_all(&[0, 100]).expect("the length");
+            while stream.write_all(&[0]).is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let timeout = Duration::from_millis(500);
+        let began = Instant::now();
+        let DnsResult::Failed { why, .. } = ask("a.test", &[server], timeout) else {
+            panic!("an answer")
+        };
+        assert!(began.elapsed() < timeout * 4, "{why:?} after {:?}", began.elapsed());
+        assert!(began.elapsed() >= timeout, "{why:?} after {:?}", began.elapsed());
+    }
 }
