@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redirector::datapath::RouteCounters;
 use testbed::{clients::ConnectStorm, process};
 
 use crate::rig::{Bed, VIP, attached};
@@ -17,6 +16,10 @@ const SWAPS: u32 = 20;
 /// `REDIRECTOR_TEST_CONNECTS=1000000`: a million takes half a minute to two minutes of two idle
 /// cores.
 const CONNECTS: u64 = 100_000;
+
+/// Of how many closes one may be missing. On one virtual machine the kernel ran no hook at all for
+/// 5 of 119 million, its own tracepoints included (docs/reference/measurements.md).
+const CLOSES_PER_MISSED: u64 = 1_000_000;
 
 /// Longest time until the last connect is counted.
 const COUNT_LIMIT: Duration = Duration::from_secs(30);
@@ -53,12 +56,17 @@ fn twenty_swaps_under_load_lose_no_connect_and_no_count() {
     );
     assert_eq!(report.accepted, report.attempted, "{report:?}");
     // The kernel counts a close when it releases the socket, which may be after the process's end.
-    let counted = |c: &RouteCounters| {
-        (c.started, c.established, c.closed, c.denied)
-            == (report.attempted, report.attempted, report.attempted, 0)
-    };
-    let _ =
-        process::until("all connects to be counted", COUNT_LIMIT, || Ok(counted(&bed.counters())));
+    let is_closed = || Ok(bed.counters().closed == report.attempted);
+    let _ = process::until("all connects to be counted", COUNT_LIMIT, is_closed);
     let c = bed.counters();
-    assert!(counted(&c), "{c:?} after {report:?}");
+    assert_eq!(
+        (c.started, c.established, c.denied),
+        (report.attempted, report.attempted, 0),
+        "{c:?} after {report:?}"
+    );
+    let missed = report.attempted / CLOSES_PER_MISSED;
+    assert!(
+        (report.attempted - missed..=report.attempted).contains(&c.closed),
+        "{c:?} after {report:?}"
+    );
 }
