@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     path::PathBuf,
 };
 
@@ -21,6 +21,7 @@ use super::{
     http,
     job::{EntryFailure, Job, ProbeResult, Protocol, Until},
     ssh::{self, SshResult},
+    timed_stream::TimedStream,
     tls::{self, TlsFailure, TlsResult},
 };
 use crate::error::error_chain;
@@ -100,14 +101,15 @@ fn act(job: &Job) -> ProbeResult {
     };
     let (stream, connect) = connect::connect(SocketAddr::new(address, job.port), job.timeout);
     seen.connect = Some(connect);
-    let Some(stream) = stream.filter(|_| job.until >= Until::Tls) else { return seen };
+    let Some(mut stream) = stream.filter(|_| job.until >= Until::Tls) else { return seen };
+    stream.begin_step(job.timeout);
     match job.protocol {
         Protocol::Plain if job.until >= Until::Http => {
-            seen.http = Some(http::ask(&mut &stream, &host(job), &job.path));
+            seen.http = Some(http::ask(&mut stream, &host(job), &job.path));
         }
         Protocol::Plain => {}
-        Protocol::Ssh => seen.ssh = Some(ssh::listen(&mut &stream)),
-        Protocol::Tls => speak_tls(&stream, job, &mut seen),
+        Protocol::Ssh => seen.ssh = Some(ssh::listen(&mut stream)),
+        Protocol::Tls => speak_tls(&mut stream, job, &mut seen),
     }
     seen
 }
@@ -118,7 +120,7 @@ fn host(job: &Job) -> String {
     if job.port == default { job.name.clone() } else { format!("{}:{}", job.name, job.port) }
 }
 
-fn speak_tls(stream: &TcpStream, job: &Job, seen: &mut ProbeResult) {
+fn speak_tls(stream: &mut TimedStream, job: &Job, seen: &mut ProbeResult) {
     let (session, tls) = tls::handshake(stream, &job.name, &job.roots);
     match tls {
         TlsResult::Failed { why: TlsFailure::NotTls { begins }, .. }
@@ -129,10 +131,8 @@ fn speak_tls(stream: &TcpStream, job: &Job, seen: &mut ProbeResult) {
         other => seen.tls = Some(other),
     }
     if let Some(mut session) = session.filter(|_| job.until >= Until::Http) {
-        seen.http = Some(http::ask(
-            &mut rustls::Stream::new(&mut session, &mut &*stream),
-            &host(job),
-            &job.path,
-        ));
+        stream.begin_step(job.timeout);
+        seen.http =
+            Some(http::ask(&mut rustls::Stream::new(&mut session, stream), &host(job), &job.path));
     }
 }

@@ -1,13 +1,13 @@
 //! One TCP connect.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::io_failure::IoFailure;
+use super::{io_failure::IoFailure, timed_stream::TimedStream};
 
 /// The outcome of the connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,14 +19,11 @@ pub(crate) enum ConnectResult {
     Failed { to: SocketAddr, why: IoFailure, milliseconds: u64 },
 }
 
-/// Connects as a client does, and bounds what follows on the stream by the same timeout.
-pub(super) fn connect(to: SocketAddr, timeout: Duration) -> (Option<TcpStream>, ConnectResult) {
+/// Connects as a client does.
+pub(super) fn connect(to: SocketAddr, timeout: Duration) -> (Option<TimedStream>, ConnectResult) {
     let began = Instant::now();
-    let connected = TcpStream::connect_timeout(&to, timeout).and_then(|stream| {
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        Ok((stream.peer_addr()?, stream.local_addr()?, stream))
-    });
+    let connected = TimedStream::connect(to, began + timeout)
+        .and_then(|stream| Ok((stream.peer_addr()?, stream.local_addr()?, stream)));
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match connected {
         Ok((peer, local, stream)) => {

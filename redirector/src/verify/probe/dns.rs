@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use hickory_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::io_failure::IoFailure;
+use super::{io_failure::IoFailure, timed_stream::TimedStream};
 
 /// A libc reads three `nameserver` lines.
 pub(super) const MAX_NAMESERVERS: usize = 3;
@@ -177,33 +177,14 @@ fn exchange(server: SocketAddr, id: u16, query: &[u8], timeout: Duration) -> io:
 }
 
 fn over_tcp(server: SocketAddr, query: &[u8], deadline: Instant) -> io::Result<Message> {
-    let mut stream = TcpStream::connect_timeout(&server, time_until(deadline)?)?;
-    stream.set_write_timeout(Some(time_until(deadline)?))?;
+    let mut stream = TimedStream::connect(server, deadline)?;
     let length = u16::try_from(query.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), query].concat())?;
     let mut length = [0; 2];
-    read_until(&mut stream, &mut length, deadline)?;
+    stream.read_exact(&mut length)?;
     let mut reply = vec![0; u16::from_be_bytes(length).into()];
-    read_until(&mut stream, &mut reply, deadline)?;
+    stream.read_exact(&mut reply)?;
     Message::from_vec(&reply).map_err(io::Error::other)
-}
-
-/// Fills the buffer before the deadline, also from a server that sends a byte at a time.
-fn read_until(stream: &mut TcpStream, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
-    while !buffer.is_empty() {
-        stream.set_read_timeout(Some(time_until(deadline)?))?;
-        let length = stream.read(buffer)?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        buffer = &mut buffer[length..];
-    }
-    Ok(())
-}
-
-fn time_until(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod http;
 mod io_failure;
 mod job;
 mod ssh;
+mod timed_stream;
 mod tls;
 
 pub(crate) use self::child::child;

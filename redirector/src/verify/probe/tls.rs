@@ -3,7 +3,6 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,7 +19,7 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::io_failure::IoFailure;
+use super::{io_failure::IoFailure, timed_stream::TimedStream};
 
 /// Bytes that are kept of what is no TLS.
 const MAX_RECORDED: usize = 255;
@@ -78,9 +77,9 @@ pub struct CertificateInfo {
     pub not_after: String,
 }
 
-/// Does the handshake over `stream`, whose timeouts bound it.
+/// Does the handshake over `stream`, whose step bounds it.
 pub(super) fn handshake(
-    stream: &TcpStream,
+    stream: &mut TimedStream,
     name: &str,
     roots: &str,
 ) -> (Option<ClientConnection>, TlsResult) {
@@ -110,7 +109,7 @@ pub(super) fn handshake(
 
 /// A stream that keeps the first bytes received.
 struct Recorder<'s> {
-    stream: &'s TcpStream,
+    stream: &'s mut TimedStream,
     begins: Vec<u8>,
 }
 
