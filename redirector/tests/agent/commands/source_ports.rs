@@ -95,6 +95,8 @@ fn ports_that_sockets_hold_are_shown_by_source_and_backend() {
     let sample = |source: &str, ports: u64| {
         format!("redirector_source_ports{{source=\"{source}\",backend=\"{BACKEND}\"}} {ports}.0")
     };
+    // A page that took long is handed out for some seconds.
+    until("a later page", LIMIT, || Ok(!metrics(&job).is_empty())).unwrap();
     let mut samples = metrics(&job);
     samples.sort();
     assert_eq!(samples, [sample(NODE_ADDRESS, MANY), sample(NODE_ADDRESS_2, FEW)]);
