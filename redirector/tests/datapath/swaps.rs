@@ -17,8 +17,9 @@ const SWAPS: u32 = 20;
 /// cores.
 const CONNECTS: u64 = 100_000;
 
-/// Of how many closes one may be missing. On one virtual machine the kernel ran no hook at all for
-/// 5 of 119 million, its own tracepoints included (docs/reference/measurements.md).
+/// Of how many closes one may be missing. On one virtual machine the kernel did not call our
+/// program for 5 of 119 million, nor its own tracepoints where they were read
+/// (docs/reference/measurements.md).
 const CLOSES_PER_MISSED: u64 = 1_000_000;
 
 /// Longest time until the last connect is counted.

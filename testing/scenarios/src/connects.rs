@@ -180,11 +180,11 @@ pub(crate) fn balance(fixture: &mut Fixture) -> Result<()> {
     Ok(())
 }
 
-/// An established connection, its end, a backend's refusal and a denied connect are each reported
-/// once, with the caller.
 /// The longest time until every event is reported.
 const EVENTS_LIMIT: Duration = Duration::from_secs(2);
 
+/// An established connection, its end, a backend's refusal and a denied connect are each reported
+/// once, with the caller.
 pub(crate) fn events(fixture: &mut Fixture) -> Result<()> {
     let mut reader =
         fixture.datapath.take_event_reader().context("the events are already being read")?;
