@@ -114,6 +114,10 @@ fn install_separately(packages: &[Package], refusal: &anyhow::Error) -> anyhow::
                 dependencies conflict"
         );
     }
+    eprintln!(
+        "setup: {} would remove packages of this machine: installing the others first",
+        names(&stuck).join(", ")
+    );
     let installed = if free.is_empty() { Ok(()) } else { install_once(&free, None) };
     install_from_backports(&stuck)?;
     installed
@@ -135,8 +139,7 @@ fn install_from_backports(packages: &[Package]) -> anyhow::Result<()> {
     })?;
     let backports = format!("{release}-backports");
     eprintln!(
-        "setup: {} of {release} would remove other packages: trying {backports}, without \
-            changing this machine's sources",
+        "setup: trying {} of {backports}, without changing this machine's sources",
         names.join(", ")
     );
     let suites = [
