@@ -1,12 +1,15 @@
 //! A log that nobody reads: the pipe at standard error is full.
 
 use std::{
-    io::{PipeReader, Read, Write},
+    io::{BufRead, BufReader, PipeReader, Write},
+    mem,
     process::Child,
-    thread,
+    sync::Arc,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use testbed::{Executor, ExecutorOptions, Rig, customer::DnsServer, process::until};
 
@@ -14,6 +17,8 @@ use crate::rig::{LIMIT, binary};
 
 /// What a new pipe holds.
 const PIPE: usize = 64 << 10;
+/// What the log says of lines that it lacks, behind their number.
+const GAP: &str = " lines of the log dropped: standard error did not take more";
 const LOG_LEVEL: &str = "redirector=debug,redirector::dns::queries=trace";
 
 /// Sends queries to the shim, which logs each.
@@ -75,6 +80,41 @@ impl Job {
     }
 }
 
+/// The lines of the log, read as they come.
+struct LogReader {
+    lines: Arc<Mutex<Vec<serde_json::Value>>>,
+    thread: JoinHandle<()>,
+}
+
+impl LogReader {
+    fn start(log: PipeReader) -> Self {
+        let lines = Arc::default();
+        let read: Arc<Mutex<Vec<_>>> = Arc::clone(&lines);
+        let thread = thread::spawn(move || {
+            for line in BufReader::new(log).lines().map(Result::unwrap) {
+                let parse = || serde_json::from_str(&line);
+                if !line.is_empty() {
+                    read.lock().push(parse().unwrap_or_else(|error| panic!("{error}: {line}")));
+                }
+            }
+        });
+        Self { lines, thread }
+    }
+
+    /// How many lines the log says that it lacks.
+    fn dropped(&self) -> Option<f64> {
+        let lines = self.lines.lock();
+        let gap = lines.iter().find_map(|line| line["message"].as_str()?.strip_suffix(GAP))?;
+        gap.parse().ok()
+    }
+
+    /// All lines, once the agent has ended.
+    fn into_lines(self) -> Vec<serde_json::Value> {
+        self.thread.join().unwrap();
+        mem::take(&mut self.lines.lock())
+    }
+}
+
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
     let mut job = Job::new();
@@ -93,29 +133,19 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let page = "curl -sS --max-time 10 http://added.company.net:8080/";
     assert_eq!(job.executor.run(page, LIMIT).unwrap().success().unwrap().stdout, "lb1\n");
 
-    let mut log = job.log.try_clone().unwrap();
-    let log = thread::spawn(move || {
-        let mut text = String::new();
-        log.read_to_string(&mut text).unwrap();
-        text
-    });
-    let mut dropped = 0.0;
-    until("room for the line of a reload", LIMIT, || {
-        dropped = job.dropped();
-        job.cli(&["reload"]);
-        Ok(job.dropped() == dropped)
-    })
-    .unwrap();
+    let log = LogReader::start(job.log.try_clone().unwrap());
+    until("the log to say what it lacks", LIMIT, || Ok(log.dropped().is_some())).unwrap();
+    let dropped = log.dropped().unwrap();
+    // A page of metrics is reused for ten times as long as it took.
+    until("the same number in the metrics", LIMIT, || Ok(job.dropped() == dropped)).unwrap();
+    job.cli(&["reload"]);
     job.cli(&["route", "remove", "added.company.net"]);
     job.terminate();
-    let log = log.join().unwrap();
-    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    let lines: Vec<serde_json::Value> =
-        log.lines().filter(|line| !line.is_empty()).map(parse).collect();
+    let lines = log.into_lines();
     let find = |text: &str| {
         lines.iter().position(|line| line["message"].as_str().unwrap_or_default().contains(text))
     };
-    let gap = find(&format!("{dropped} lines of the log dropped")).unwrap();
+    let gap = find(GAP).unwrap();
     let has_route = |line: &serde_json::Value| line.to_string().contains("added.company.net");
     assert!(find("query").is_some_and(|before| before < gap));
     assert!(!lines[..gap].iter().any(has_route), "the gap is where the lines are missing");
