@@ -91,11 +91,10 @@ impl LogReader {
         let lines = Arc::default();
         let read: Arc<Mutex<Vec<_>>> = Arc::clone(&lines);
         let thread = thread::spawn(move || {
-            for line in BufReader::new(log).lines().map(Result::unwrap) {
-                let parse = || serde_json::from_str(&line);
-                if !line.is_empty() {
-                    read.lock().push(parse().unwrap_or_else(|error| panic!("{error}: {line}")));
-                }
+            let lines = BufReader::new(log).lines().map(Result::unwrap);
+            for line in lines.filter(|line| !line.is_empty()) {
+                let parsed = serde_json::from_str(&line);
+                read.lock().push(parsed.unwrap_or_else(|error| panic!("{error}: {line}")));
             }
         });
         Self { lines, thread }
