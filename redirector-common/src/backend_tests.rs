@@ -17,8 +17,8 @@ fn is_avoided(health: Health, caller: Caller, now: u64) -> bool {
 
 #[test]
 fn a_healthy_backend_is_never_ejected() {
-    for now in [0, SECOND, u64::MAX >> 1] {
-        assert!(!Health::HEALTHY.is_ejected(now) && !is_avoided(Health::HEALTHY, ONE, now));
+    for ns in [0, SECOND, u64::MAX >> 1] {
+        assert!(!Health::HEALTHY.is_ejected(ns) && !is_avoided(Health::HEALTHY, ONE, ns));
     }
 }
 

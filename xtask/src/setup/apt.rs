@@ -114,10 +114,7 @@ fn install_separately(packages: &[Package], refusal: &anyhow::Error) -> anyhow::
                 dependencies conflict"
         );
     }
-    eprintln!(
-        "setup: {} would remove packages of this machine: installing the others first",
-        names(&stuck).join(", ")
-    );
+    eprintln!("setup: {} would remove packages of this machine", names(&stuck).join(", "));
     let installed = if free.is_empty() { Ok(()) } else { install_once(&free, None) };
     install_from_backports(&stuck)?;
     installed
